@@ -1,0 +1,71 @@
+# Every target works on a fresh clone with Python 3.11-3.13, make and git alone, and is quick when nothing changed.
+# ARGS goes to the command: make demo ARGS="seed=1", make test ARGS="-k resume", make lock ARGS=--upgrade
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full lint format bolts lock clean
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Compiling tens of thousands of files that are never imported would double the time of an installation.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile $(if $(CI),--quiet)
+
+help:  ## this list
+	@echo "make TARGET [ARGS=...]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/installed  ## the environment in .venv, as requirements.lock has it (about 6 GB; PYTHON=... picks the interpreter)
+
+demo: setup  ## train the non-local network on built-in clips, in minutes on a laptop
+	@CHARADES_SHARDS= $(BIN)/python src/train.py experiment=charades_nl $(ARGS)
+
+test: setup  ## the tests, less those that take minutes each
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-full: setup  ## all tests
+	@$(BIN)/python -m pytest -m "full or not full" $(ARGS)
+
+lint: setup  ## formatting, lint, types, and notebooks without outputs; changes nothing
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@git ls-files '*.ipynb' | xargs -r $(BIN)/nbstripout --verify
+
+format: setup  ## what lint asks for, as far as a program can do it
+	@$(BIN)/ruff check --fix --exit-zero
+	@$(BIN)/ruff format
+	@git ls-files '*.ipynb' | xargs -r $(BIN)/nbstripout
+
+bolts: $(VENV)/bolts  ## lightning-bolts, for optim/schedule=bolts_warmup_cosine; optional
+
+lock: setup  ## compile requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev \
+		pyproject.toml -o requirements.lock $(ARGS)
+
+clean:  ## remove caches and build products; .venv, data and runs stay
+	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# Candidates are run rather than looked up: some are shims that only fail. PYTHON, where given, is the only one.
+$(VENV)/installed: requirements.lock pyproject.toml
+	@fits='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'; \
+	if ! $(BIN)/python -c "$$fits" 2> /dev/null; then \
+		for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
+			if $$python -c "$$fits" 2> /dev/null; then found=$$python; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "make: no Python 3.11, 3.12 or 3.13 with its venv module among: $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)." \
+				"Install one, or name it: make setup PYTHON=/path/to/python3.12" >&2; \
+			exit 1; \
+		fi; \
+		echo "creating $(VENV) with $$($$found --version)"; \
+		$$found -m venv --clear $(VENV); \
+	fi
+	@echo "installing requirements.lock into $(VENV): some minutes the first time, about 6 GB on Linux"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/bolts: $(VENV)/installed requirements-bolts.txt
+	@$(PIP) --no-deps --require-hashes -r requirements-bolts.txt
+	@touch $@

@@ -1,0 +1,37 @@
+"""How a command ends: one message and an exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from nlnet.errors import RunInterrupted, UserError
+from nlnet.runs.config import explain
+
+
+def run(command: Callable[[], Any], config_name: str = "train") -> Any:
+    """The value of `command()`; a mistake of the user's is printed as one message, and the process exits with code 1.
+
+    `extras.traceback=true` shows where it came from. Errors of the program itself keep their traceback.
+    """
+    # Hydra would print its own errors and exit; here they are read first.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        return command()
+    except RunInterrupted as stop:
+        where = f"; continue with ckpt_path={stop.checkpoint}" if stop.checkpoint else "; nothing was trained yet"
+        _say(f"{stop}{where}" if not stop.checkpoint else f"{stop}{where} or ckpt_path=last")
+        sys.exit(128 + stop.signal)
+    except Exception as error:
+        readable = explain(error, config_name)
+        if not isinstance(readable, UserError):
+            raise
+        if "extras.traceback=true" in sys.argv:
+            traceback.print_exc()
+        _say(f"error: {readable}")
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

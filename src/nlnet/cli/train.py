@@ -1,0 +1,154 @@
+"""`python src/train.py experiment=...`: compose, train, return the figure that a sweeper optimises."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from nlnet.cli.errors import run
+from nlnet.errors import RunInterrupted, UserError
+from nlnet.models.flops import describe
+from nlnet.runs import checkpoint as checkpoints
+from nlnet.runs.accounting import Accounting
+from nlnet.runs.curves import draw
+from nlnet.runs.loggers import finish
+from nlnet.runs.metrics_csv import MetricsCsv
+from nlnet.runs.paths import config_dir
+from nlnet.runs.quiet import quiet
+from nlnet.runs.resume import ExactResume
+from nlnet.runs.setup import finish_config, make_data, make_run_dir, make_task, make_trainer
+from nlnet.runs.summary import Summary
+from nlnet.tasks.classification import ClassificationTask
+
+
+def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
+    """Train as `cfg` says (see `nlnet.runs.setup.load`).
+
+    Returns the figures of the last validation (and of the best one's monitored figure as `best`), and the objects:
+    `run_dir`, `trainer`, `task`, `data`.
+    """
+    if cfg.demo:
+        say(f"DEMO: no shards are configured, so this trains {cfg.model.name} on built-in synthetic clips for a minute")
+    if cfg.extras.print_config:
+        say(OmegaConf.to_yaml(cfg, resolve=True))
+    quiet()
+    started = time.monotonic()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    data = make_data(cfg)
+    task = make_task(cfg, data)
+    say(str(describe(task.net, data.clip_shape)))
+    if short := data.short_videos():
+        say(f"{short} of {len(data.train.samples)} training videos are shorter than the clip; their frames repeat")
+    run_dir = make_run_dir(cfg)
+    resume_from = _checkpoint_to_resume(cfg, run_dir, task)
+
+    resume = ExactResume(run_dir / "checkpoints", cfg.seed, cfg.extras.checkpoint_every_n_steps)
+    metrics = MetricsCsv(run_dir / "metrics.csv", cfg.trainer.log_every_n_steps)
+    account = Accounting(data.max_skipped)
+    summary = Summary(run_dir, cfg, account, task)
+    summary.begin()
+    trainer = make_trainer(cfg, [account, metrics, resume])
+    summary.save_config(cfg)
+
+    figures: dict[str, float] = {}
+    try:
+        if cfg.train:
+            trainer.fit(task, datamodule=data, ckpt_path=resume_from, weights_only=True)
+            if resume.pending_validation:  # all steps were done, but their last validation had been cut short
+                trainer.validate(task, datamodule=data, verbose=False)
+                _keep_if_best(trainer, resume.path)
+        figures = summary.figures(trainer)
+        if cfg.test:
+            best = run_dir / "checkpoints" / "best.ckpt"
+            trainer.test(task, data, ckpt_path=best if best.is_file() else None, weights_only=True, verbose=False)
+            figures |= summary.figures(trainer)
+    except RunInterrupted:
+        summary.end("interrupted", figures, time.monotonic() - started)
+        raise
+    except BaseException:
+        summary.end("failed", figures, time.monotonic() - started)
+        raise
+    finally:
+        finish()
+        data.close()
+    summary.end("finished", figures, time.monotonic() - started)
+    if trainer.is_global_zero and not trainer.fast_dev_run:
+        draw(metrics.path, task.monitor, run_dir / "curves.png", run_dir.name)
+        report(figures, task, run_dir)
+    return figures, {"run_dir": run_dir, "trainer": trainer, "task": task, "data": data}
+
+
+def _checkpoint_to_resume(cfg: DictConfig, run_dir: Path, task: ClassificationTask) -> Path | None:
+    if not cfg.ckpt_path:
+        return None
+    path = run_dir / "checkpoints" / "last.ckpt" if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+    checkpoint = checkpoints.read(path)
+    checkpoints.check_fits(checkpoint, task.state_dict(), path)
+    changed = checkpoints.differences(checkpoint, cfg)
+    if changed:
+        say(f"continuing with settings that differ from the checkpoint's: {', '.join(changed)}")
+    say(f"continuing {path} after step {checkpoint['global_step']}")
+    return path
+
+
+def _keep_if_best(trainer: pl.Trainer, last: Path) -> None:
+    for callback in trainer.checkpoint_callbacks:
+        figure = trainer.callback_metrics.get(getattr(callback, "monitor", None) or "")
+        if figure is not None and trainer.is_global_zero and callback.check_monitor_top_k(trainer, figure):
+            shutil.copyfile(last, last.with_name(f"{callback.filename}.ckpt"))
+
+
+def report(figures: dict[str, float], task: ClassificationTask, run_dir: Path) -> None:
+    """The last words of a run: its figures, and where everything is."""
+    for name in sorted(figures):
+        if name.startswith(("val/", "test/")):
+            say(f"  {name:<24} {figures[name]:.4f}")
+    if absent := task.absent_classes():
+        say(f"  classes without a positive, left out of the mAP: {', '.join(absent)}")
+    say(f"run directory: {run_dir}")
+    for name, what in (
+        ("summary.json", "what ran, with which result"),
+        ("curves.png", "loss and figures over the steps"),
+        ("metrics.csv", "every logged figure"),
+        ("config.yaml", "the configuration in force"),
+        ("checkpoints/best.ckpt", f"highest {task.monitor}"),
+        ("checkpoints/last.ckpt", "to continue with ckpt_path=last"),
+    ):
+        if (run_dir / name).is_file():
+            say(f"  {name:<22} {what}")
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """Print on the first process only."""
+    print(text, flush=True)
+
+
+@hydra.main(config_path=config_dir(), config_name="train", version_base="1.3")
+def _job(cfg: DictConfig) -> float | None:
+    # Within Hydra's job too, which would report an error in its own words before passing it on.
+    return run(lambda: _optimized(finish_config(cfg, list(HydraConfig.get().overrides.task))))
+
+
+def _optimized(cfg: DictConfig) -> float | None:
+    figures, _ = train(cfg)
+    value = figures.get(cfg.optimized_metric)
+    if value is None and cfg.train and not cfg.trainer.get("fast_dev_run"):
+        raise UserError(f"optimized_metric={cfg.optimized_metric}: this run logged {', '.join(sorted(figures))}")
+    return value
+
+
+def main() -> None:
+    """The console command `nlnet-train`."""
+    run(_job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

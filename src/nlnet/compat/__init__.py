@@ -1,0 +1,1 @@
+"""Bridges to packages that do not load beside Lightning 2 by themselves."""

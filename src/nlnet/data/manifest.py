@@ -1,0 +1,185 @@
+"""The manifest: what lies where in a set of shards. One JSON file beside the shards of each split."""
+
+import json
+import math
+import os
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from nlnet.errors import UserError
+
+FORMAT = 1
+TASKS = ("multilabel", "multiclass")
+
+Labels = tuple[tuple[int, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One tar file: its name in the manifest's folder, its samples, its size in bytes and its SHA-256 in hex."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One clip in a shard.
+
+    `shard` is an index into `Manifest.shards`. The byte range [offset, offset + length) of that tar goes from the
+    header of the sample's first member to the end of the padding of its last one; `crc32` is of exactly that range.
+    `labels` are (class index, start s, end s); a multi-class sample has one entry that spans the clip.
+    """
+
+    key: str
+    shard: int
+    offset: int
+    length: int
+    crc32: int
+    frames: int
+    fps: float
+    width: int
+    height: int
+    labels: Labels
+
+    @property
+    def duration(self) -> float:
+        """Seconds: frames / fps."""
+        return self.frames / self.fps
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A split of a data set in shards.
+
+    `task` is "multilabel" or "multiclass". `groups` are named sets of class indices that are reported apart.
+    """
+
+    dataset: str
+    split: str
+    task: str
+    classes: tuple[str, ...]
+    groups: dict[str, tuple[int, ...]]
+    shards: tuple[Shard, ...]
+    samples: tuple[Sample, ...]
+
+    def to_json(self) -> str:
+        """The manifest as text: always the same for the same content, one sample a line."""
+        head = {
+            "format": FORMAT,
+            "dataset": self.dataset,
+            "split": self.split,
+            "task": self.task,
+            "classes": self.classes,
+            "groups": self.groups,
+            "shards": [[shard.name, shard.samples, shard.bytes, shard.sha256] for shard in self.shards],
+            "sample": [field.name for field in fields(Sample)],
+        }
+        lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
+        samples = ",\n".join(json.dumps(astuple(sample), separators=(",", ":")) for sample in self.samples)
+        return "{\n" + ",\n".join([*lines, f'"samples": [\n{samples}\n]']) + "\n}\n"
+
+    @staticmethod
+    def from_json(text: str, where: str) -> "Manifest":
+        """The manifest that `to_json` wrote; `where` names its place in messages.
+
+        Raises UserError if the text is not a manifest, is of another format version, or contradicts itself.
+        """
+        try:
+            content = json.loads(text)
+            version = content["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{where}: not a shard manifest ({_words(error)}); make it again from the shards") from None
+        if version != FORMAT:
+            raise UserError(f"{where}: manifest format {version!r}, but this version of nlnet reads {FORMAT}")
+        try:
+            manifest = _parse(content)
+            _check(manifest)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{where}: malformed manifest ({_words(error)}); make it again from the shards") from None
+        return manifest
+
+
+def manifest_name(dataset: str, split: str) -> str:
+    """The manifest's file name, such as "charades-train-manifest.json"."""
+    return f"{dataset}-{split}-manifest.json"
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Path:
+    """Writes the manifest into `folder`, whole or not at all, and returns its path."""
+    path = folder / manifest_name(manifest.dataset, manifest.split)
+    write_atomic(path, manifest.to_json().encode())
+    return path
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes a file so that its name only ever stands for the old content or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    if content["sample"] != [field.name for field in fields(Sample)]:
+        raise ValueError(f"sample fields {content['sample']!r}")
+    return Manifest(
+        dataset=_typed(content, "dataset", str),
+        split=_typed(content, "split", str),
+        task=_typed(content, "task", str),
+        classes=tuple(map(str, _typed(content, "classes", list))),
+        groups={name: tuple(map(int, members)) for name, members in _typed(content, "groups", dict).items()},
+        shards=tuple(Shard(*row) for row in _typed(content, "shards", list)),
+        samples=tuple(_sample(*row) for row in _typed(content, "samples", list)),
+    )
+
+
+def _typed(content: dict[str, Any], name: str, kind: type) -> Any:
+    if not isinstance(content[name], kind):
+        raise ValueError(f"{name!r} is a {type(content[name]).__name__}")
+    return content[name]
+
+
+def _sample(*row: Any) -> Sample:
+    sample = Sample(*row)
+    return replace(sample, labels=tuple((int(index), float(start), float(end)) for index, start, end in sample.labels))
+
+
+def _check(manifest: Manifest) -> None:
+    if manifest.task not in TASKS:
+        raise ValueError(f"task {manifest.task!r} is none of {', '.join(TASKS)}")
+    classes = range(len(manifest.classes))
+    for name, members in manifest.groups.items():
+        if not all(member in classes for member in members):
+            raise ValueError(f"group {name!r} names a class outside 0..{len(classes) - 1}")
+    counts = [0] * len(manifest.shards)
+    keys: set[str] = set()
+    for sample in manifest.samples:
+        if sample.key in keys:
+            raise ValueError(f"the key {sample.key!r} occurs twice")
+        keys.add(sample.key)
+        _check_sample(sample, manifest.shards, classes)
+        counts[sample.shard] += 1
+    for shard, count in zip(manifest.shards, counts, strict=True):
+        if shard.samples != count:
+            raise ValueError(f"{shard.name} is said to hold {shard.samples} samples, but {count} are listed")
+
+
+def _check_sample(sample: Sample, shards: tuple[Shard, ...], classes: range) -> None:
+    if sample.shard not in range(len(shards)):
+        raise ValueError(f"sample {sample.key!r} lies in shard {sample.shard} of {len(shards)}")
+    if not 0 <= sample.offset < sample.offset + sample.length <= shards[sample.shard].bytes:
+        raise ValueError(f"sample {sample.key!r} lies outside its shard")
+    if sample.frames < 1 or not (math.isfinite(sample.fps) and sample.fps > 0):
+        raise ValueError(f"sample {sample.key!r} has {sample.frames} frames at {sample.fps} per second")
+    if not all(index in classes for index, _, _ in sample.labels):
+        raise ValueError(f"sample {sample.key!r} has a class outside 0..{len(classes) - 1}")
+
+
+def _words(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,43 @@
+"""The order of samples: a pure function of the manifest, the seed and the epoch.
+
+Nothing here knows ranks' histories or workers: batch `t` of epoch `e` is the same set of samples on any number of
+machines, so a position in the data is just `(e, t)`.
+"""
+
+import numpy as np
+
+
+def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, window: int) -> np.ndarray:
+    """A permutation of the samples for one epoch: shards permuted, samples shuffled within windows of shards.
+
+    Args:
+        shard_of: (n,) the shard of each sample.
+        seed: the run's seed.
+        epoch: counted from 0; every epoch has its own order.
+        window: how many shards are mixed at a time. Reading stays local to them; at least the number of shards gives
+            a full shuffle.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    shards = rng.permutation(np.unique(shard_of))
+    rank_of_shard = {int(shard): position for position, shard in enumerate(shards)}
+    window_of = np.array([rank_of_shard[int(shard)] // window for shard in shard_of])
+    shuffled = rng.permutation(len(shard_of))
+    return shuffled[np.argsort(window_of[shuffled], kind="stable")]
+
+
+def train_batch(order: np.ndarray, t: int, batch_size: int, rank: int, world_size: int) -> np.ndarray:
+    """The samples of global batch `t` that fall to `rank`: a contiguous share of `order[t * B : (t + 1) * B]`."""
+    share = batch_size // world_size
+    start = t * batch_size + rank * share
+    return order[start : start + share]
+
+
+def eval_batch(count: int, t: int, batch_size: int, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of evaluation batch `t` for `rank`, each sample exactly once over all ranks, and a mask of the real ones.
+
+    Short batches are padded with sample 0 and masked out, so that every rank runs equally many batches of one shape.
+    """
+    share = batch_size // world_size
+    indices = t * batch_size + rank * share + np.arange(share)
+    real = indices < count
+    return np.where(real, indices, 0), real

@@ -1,0 +1,106 @@
+"""Writes WebDataset shards: `key.json` and `key.mp4` side by side in a tar, with the byte range of each sample."""
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from webdataset import TarWriter
+
+from nlnet.data.manifest import Labels, Sample, Shard
+from nlnet.data.video import VideoInfo
+
+# WebDataset cuts a member's name at the first dot: a dot in a key would join two samples into one.
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
+
+
+@dataclass(slots=True)
+class RawSample:
+    """A sample on its way into a shard: `video` is the encoded file, `labels` are (class index, start s, end s)."""
+
+    key: str
+    video: bytes
+    info: VideoInfo
+    labels: Labels
+
+
+def write_shard(path: Path, index: int, samples: Iterable[RawSample]) -> tuple[Shard, list[Sample]]:
+    """Writes `samples` to the tar `path` and says where each lies; `index` is the shard's place in the manifest.
+
+    The same samples give the same bytes. The name appears only when the tar is whole.
+    Raises ValueError for a key that occurs twice or has other characters than letters, digits, "_" and "-".
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            with TarWriter(file, encoder=False, mtime=0, user="", group="") as writer:
+                rows = _write_members(writer, samples)
+            file.flush()
+            os.fsync(file.fileno())
+        shard, written = _account(temporary, path.name, index, rows)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return shard, written
+
+
+# A sample without its bytes, and the length of its range: a shard's videos are never all in memory.
+_Row = tuple[str, VideoInfo, Labels, int]
+
+
+def _write_members(writer: TarWriter, samples: Iterable[RawSample]) -> list[_Row]:
+    rows: list[_Row] = []
+    keys: set[str] = set()
+    for sample in samples:
+        if not _KEY.fullmatch(sample.key) or sample.key in keys:
+            raise ValueError(f"the key {sample.key!r} is not new or not made of 1 to 90 letters, digits, '_' and '-'")
+        keys.add(sample.key)
+        # The tar is written as a stream of 10 KiB records, so the file's own tell() lags behind.
+        begin = writer.tarstream.offset
+        writer.write({"__key__": sample.key, "json": _describe(sample), "mp4": sample.video})
+        rows.append((sample.key, sample.info, sample.labels, writer.tarstream.offset - begin))
+    return rows
+
+
+def _describe(sample: RawSample) -> bytes:
+    info = sample.info
+    content = {
+        "key": sample.key,
+        "labels": sample.labels,
+        "frames": info.frames,
+        "fps": info.fps,
+        "width": info.width,
+        "height": info.height,
+    }
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _account(tar: Path, name: str, index: int, rows: list[_Row]) -> tuple[Shard, list[Sample]]:
+    """Reads the tar once more: the checksums are of what is on the disk."""
+    digest, offset, samples = hashlib.sha256(), 0, []
+    with open(tar, "rb") as file:
+        for key, info, labels, length in rows:
+            data = file.read(length)
+            digest.update(data)
+            samples.append(
+                Sample(
+                    key=key,
+                    shard=index,
+                    offset=offset,
+                    length=length,
+                    crc32=zlib.crc32(data),
+                    frames=info.frames,
+                    fps=info.fps,
+                    width=info.width,
+                    height=info.height,
+                    labels=labels,
+                )
+            )
+            offset += length
+        digest.update(file.read())
+        size = file.tell()
+    return Shard(name=name, samples=len(samples), bytes=size, sha256=digest.hexdigest()), samples

@@ -1,0 +1,50 @@
+"""The position of Lightning's loops, written into a checkpoint so that a resumed run does exactly what is left.
+
+A checkpoint can be written from several hooks, and each leaves the trainer's progress counters in another state, some
+of which lose a validation, count an empty epoch or shift the logging step when they are loaded. Here every checkpoint
+gets one of two forms, which Lightning 2.6 restores without loss (the end-to-end tests hold it to that):
+
+- *pending*: the optimiser step is done, its validation is due and has not finished. It runs again, whole.
+- *settled*: the optimiser step is done, and so is its validation if one was due.
+"""
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+Progress = dict[str, Any]
+
+
+def settle(checkpoint: dict[str, Any], trainer: pl.Trainer, *, pending: bool) -> None:
+    """Rewrite the fit loop's counters in `checkpoint` to the pending or the settled form, in place."""
+    loops = checkpoint["loops"]["fit_loop"]
+    _both(loops["epoch_loop.batch_progress"], lambda p: p.update(completed=p["processed"] - (0 if pending else 1)))
+    _both(loops["epoch_progress"], _mid_epoch)
+    started = int(pending)
+    _both(
+        loops["epoch_loop.val_loop.batch_progress"],
+        lambda p: p.update(ready=started, started=started, processed=0, completed=0),
+    )
+    # The trainer counts this step for the loggers only after the validation; both forms are before that.
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = trainer.global_step - 1
+
+
+def validation_due(trainer: pl.Trainer) -> bool:
+    """Whether the batch that was just trained is one after which the trainer validates."""
+    loop = trainer.fit_loop
+    fetcher = loop._data_fetcher
+    return fetcher is not None and bool(trainer.enable_validation and loop.epoch_loop._should_check_val_fx(fetcher))
+
+
+def between_steps(trainer: pl.Trainer) -> bool:
+    """Whether no gradient is being accumulated, so that a checkpoint holds all there is."""
+    return not trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def _mid_epoch(progress: Progress) -> None:
+    progress["processed"] = progress["completed"] = progress["started"] - 1
+
+
+def _both(progress: Progress, change: Any) -> None:
+    for part in ("total", "current"):
+        change(progress[part])

@@ -1,0 +1,20 @@
+"""Warnings of other packages that say nothing to the person who trains."""
+
+import logging
+import warnings
+
+
+def quiet() -> None:
+    """Silence what is known and harmless, one entry and one reason each; everything else is shown."""
+    for message in (
+        # Lightning 2.6 against torch 2.12 and later: its own use of a renamed class.
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+        # A resumed run goes on in its own folder.
+        r"Checkpoint directory .* exists and is not empty",
+        # The folder of a callback differs when a checkpoint continues in a new run.
+        r"The dirpath has changed from",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    # Which accelerators are not in use, and advertisements.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

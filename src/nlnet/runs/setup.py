@@ -1,0 +1,116 @@
+"""From a configuration to the objects of a run: data, network, task, trainer."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.callbacks import LearningRateMonitor
+
+from nlnet.data import synthetic
+from nlnet.data.module import ClipDataModule
+from nlnet.errors import UserError
+from nlnet.runs.config import compose
+from nlnet.runs.demo import has_shards, runs_demo
+from nlnet.runs.identity import Identity, create, last_run_dir, new_run_dir
+from nlnet.runs.instantiate import instantiate
+from nlnet.tasks.classification import ClassificationTask, check_kind
+
+
+def finish_config(cfg: DictConfig, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """The configuration that the run really uses: with the demo's size and clips where the demo rule says so."""
+    demo = runs_demo(cfg, overrides)
+    if demo and cfg.size_name != "demo":
+        # After the experiment and before the debug group and the command line, which is where `size` stands.
+        cfg = compose([*(o for o in overrides if not o.startswith("size=")), "size=demo"], config_name)
+    experiments = [o.split("=", 1)[1] for o in overrides if o.startswith("experiment=")]
+    with open_dict(cfg):
+        cfg.demo = demo
+        cfg.experiment_name = experiments[-1] if experiments else None
+    return cfg
+
+
+def load(overrides: Sequence[str] = ()) -> DictConfig:
+    """What `python src/train.py OVERRIDES` would run with, for notebooks and tests."""
+    return finish_config(compose(overrides), overrides)
+
+
+def identity_of(cfg: DictConfig) -> Identity:
+    return Identity(cfg.task_name, cfg.experiment_name, cfg.demo)
+
+
+def make_data(cfg: DictConfig) -> ClipDataModule:
+    """The data module; a demo's clips are made first where they are not there yet."""
+    if cfg.demo and not has_shards(cfg):
+        cfg.data.shards = str(synthetic.ensure(Path(cfg.paths.data_dir), cfg.data.dataset))
+    settings = cfg.data.copy()
+    with open_dict(settings):
+        settings.pop("shards_variable", None)
+    return instantiate(settings, cfg.extras.allow_targets)
+
+
+def make_task(cfg: DictConfig, data: ClipDataModule) -> ClassificationTask:
+    """The task with its network, sized for the classes of the data."""
+    check_kind(cfg.task.kind, data.train.task, data.shards)
+    allow = cfg.extras.allow_targets
+    # Called here, not by Hydra, which would instantiate the targets within `settings` as well.
+    make = instantiate(cfg.task, allow, _partial_=True)
+    return make(
+        net=instantiate(cfg.model, allow, num_classes=len(data.train.classes)),
+        classes=list(data.train.classes),
+        groups={name: list(classes) for name, classes in data.train.groups.items()},
+        optimizer=instantiate(cfg.optim.optimizer, allow),
+        schedule=instantiate(cfg.optim.schedule, allow),
+        max_missing_eval=data.max_missing_eval,
+        settings=OmegaConf.to_container(cfg, resolve=True),
+    )
+
+
+def make_run_dir(cfg: DictConfig) -> Path:
+    """The folder of this run, made if need be; written to `cfg.paths.run_dir`. Every process gets the same one."""
+    log_dir = Path(cfg.paths.log_dir).absolute()
+    identity = identity_of(cfg)
+    inherited = os.environ.get("NLNET_RUN_DIR") if "LOCAL_RANK" in os.environ else None
+    if inherited:
+        folder = Path(inherited)
+    elif cfg.paths.run_dir:
+        folder = Path(cfg.paths.run_dir).absolute()
+    elif cfg.ckpt_path == "last":
+        folder = last_run_dir(identity, log_dir)
+    else:
+        folder = new_run_dir(identity, log_dir, job=_multirun_job(cfg), env=os.environ)
+    create(folder)
+    # The processes that Lightning starts for the other ranks read it.
+    os.environ["NLNET_RUN_DIR"] = str(folder)
+    cfg.paths.run_dir = str(folder)
+    return folder
+
+
+def make_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+    """The trainer with the configured callbacks and loggers besides the given ones."""
+    allow = cfg.extras.allow_targets
+    configured = [instantiate(node, allow) for node in (cfg.get("callbacks") or {}).values() if node]
+    loggers = [instantiate(node, allow) for node in (cfg.get("logger") or {}).values() if node]
+    if not loggers:  # the monitor refuses to run without one; metrics.csv has the rate in any case
+        configured = [callback for callback in configured if not isinstance(callback, LearningRateMonitor)]
+    return instantiate(cfg.trainer, allow, callbacks=[*callbacks, *configured], logger=loggers or False)
+
+
+def plain(value: Any) -> float | None:
+    """A figure as a float, None where there is none."""
+    return None if value is None else float(value)
+
+
+def _multirun_job(cfg: DictConfig) -> str | None:
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    if "ddp" in str(cfg.trainer.strategy) and cfg.trainer.devices not in (1, "1"):
+        raise UserError(
+            f"trainer.strategy={cfg.trainer.strategy} starts its processes by running the command line again, which"
+            " in a multirun (-m) would be the whole sweep; start the points one by one, or with torchrun"
+        )
+    return str(HydraConfig.get().job.num)

@@ -1,0 +1,149 @@
+"""Video classification: multi-label (Charades) and multi-class (Kinetics)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+
+from nlnet.errors import UserError
+from nlnet.evaluation.metrics import VideoMetrics
+from nlnet.tasks.parameter_groups import parameter_groups
+from nlnet.tasks.total_steps import total_steps
+
+Batch = dict[str, Any]
+
+
+class ClassificationTask(pl.LightningModule):
+    """A network, its loss and its metrics.
+
+    multilabel: loss is the mean over classes of the sigmoid cross-entropy, scores are sigmoids (paper section 5.2).
+    multiclass: softmax cross-entropy and softmax scores (section 4).
+
+    The loss is sum_b w_b l_b / sum_b w_b over the batch of *all* ranks, where w_b is 0 for a sample that could not be
+    read: a rank whose whole share failed contributes nothing and changes nothing for the others.
+
+    Args:
+        net: (B, 3, T, H, W) -> (B, classes) logits.
+        kind: "multilabel" or "multiclass".
+        monitor: the figure that decides which checkpoint is best, and that a sweep optimises.
+        classes: the names of the classes.
+        groups: named sets of class indices that are reported apart.
+        optimizer: parameter groups -> optimiser.
+        schedule: (optimiser, total steps) -> scheduler, stepped at every optimiser step.
+        max_missing_eval: how many validation videos may be unreadable before validation stops.
+        settings: plain types, saved with every checkpoint and logged as hyper-parameters.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        kind: str,
+        monitor: str,
+        classes: Sequence[str],
+        groups: Mapping[str, Sequence[int]],
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., LRScheduler],
+        *,
+        max_missing_eval: int = 0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(dict(settings or {}))
+        self.net, self.kind, self.monitor, self.classes = net, kind, monitor, tuple(classes)
+        self.metrics, self.eval_loss = VideoMetrics(kind, groups), MeanMetric()
+        self.max_missing_eval = max_missing_eval
+        self._optimizer, self._schedule = optimizer, schedule
+        self._failed: list[tuple[str, str]] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(inputs)
+
+    def training_step(self, batch: Batch, _batch_idx: int) -> Tensor:
+        weights = batch["weights"]
+        total = self._over_ranks(weights.sum())
+        losses = self._losses(self(batch["inputs"]), batch["targets"])
+        # DDP averages gradients over the ranks; times the number of ranks it is the sum over the global batch.
+        loss = (weights * losses).sum() * self.trainer.world_size / total.clamp(min=1)
+        self.log("train/loss", self._over_ranks(loss.detach()) / self.trainer.world_size, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, _batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, _batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self.metrics.reset()
+        self.eval_loss.reset()
+        self._failed = []
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def absent_classes(self) -> list[str]:
+        """Names of the classes that no video of the last evaluation has; the mean average precision leaves them out."""
+        return [self.classes[k] for k in self.metrics.absent_classes]
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self._optimizer(parameter_groups(self.net))
+        schedule = self._schedule(optimizer, total_steps=total_steps(self.trainer))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        logits = logits.float()
+        if self.kind == "multilabel":
+            return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+        return F.cross_entropy(logits, targets, reduction="none")
+
+    def _evaluate(self, batch: Batch) -> None:
+        self._failed += batch["failures"]
+        real = batch["weights"] > 0
+        logits = self(batch["inputs"])[real].float()
+        targets = batch["targets"][real]
+        self.eval_loss.update(self._losses(logits, targets))
+        scores = logits.sigmoid() if self.kind == "multilabel" else logits.softmax(1)
+        self.metrics.update(batch["indices"][real], scores, targets)
+
+    def _report(self, stage: str) -> None:
+        failed = self._gather_failed()
+        if len(failed) > self.max_missing_eval and not self.trainer.sanity_checking:
+            named = ", ".join(f"{key} ({cause})" for key, cause in failed[:10])
+            raise UserError(
+                f"{len(failed)} validation videos could not be read: {named}{', ...' if len(failed) > 10 else ''};"
+                f" repair them, or allow it with data.max_missing_eval={len(failed)}"
+            )
+        figures = self.metrics.compute() | {"loss": self.eval_loss.compute()}
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
+
+    def _gather_failed(self) -> list[tuple[str, str]]:
+        if self.trainer.world_size == 1:
+            return sorted(self._failed)
+        shares: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(shares, self._failed)
+        return sorted(pair for share in shares for pair in share)
+
+    def _over_ranks(self, value: Tensor) -> Tensor:
+        """The sum of a scalar over all ranks."""
+        if self.trainer.world_size > 1:
+            value = value.clone()
+            torch.distributed.all_reduce(value)
+        return value
+
+
+def check_kind(kind: str, task: str, where: str) -> None:
+    """Refuse to train softmax on multi-label shards or the other way round."""
+    if kind != task:
+        raise UserError(f"task.kind={kind}, but the shards in {where} are {task}; set task={task}")

@@ -1,0 +1,95 @@
+"""Average precision and the Charades figures against NumPy references written from their definitions."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlnet.data.clips import active_classes
+from nlnet.data.manifest import Sample
+from nlnet.evaluation.average_precision import average_precision, charades_map
+from nlnet.evaluation.metrics import VideoMetrics
+
+
+def reference_ap(scores: np.ndarray, positives: np.ndarray) -> float:
+    """sum over thresholds of (recall gained) x (precision there), by counting, threshold by threshold."""
+    if positives.sum() == 0:
+        return float("nan")
+    total, recall = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        chosen = scores >= threshold
+        hits = positives[chosen].sum()
+        total += (hits / positives.sum() - recall) * hits / chosen.sum()
+        recall = hits / positives.sum()
+    return total
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40))
+def test_average_precision_equals_the_definition_with_ties(pairs):
+    scores = np.array([score / 7 for score, _ in pairs])
+    positives = np.array([positive for _, positive in pairs], dtype=float)
+    ours = average_precision(torch.tensor(scores), torch.tensor(positives)).item()
+    assert ours == pytest.approx(reference_ap(scores, positives), nan_ok=True, abs=1e-12)
+
+
+def test_without_ties_it_is_the_mean_precision_at_the_positives():
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    positives = torch.tensor([1.0, 0, 1, 0, 1])
+    assert average_precision(scores, positives).item() == pytest.approx((1 / 1 + 2 / 3 + 3 / 5) / 3, abs=1e-12)
+
+
+def test_charades_figures_from_intervals_to_map():
+    """Training labels, test labels and the mAP, from the annotations on, with an absent class and an idle video."""
+    rng = np.random.default_rng(3)
+    classes, fps, frames = 6, 8.0, 80
+    videos = []
+    for k in range(40):
+        labels = tuple(
+            (int(c), float(start), float(start + length))
+            for c, start, length in zip(
+                rng.integers(0, classes - 1, 3), rng.uniform(0, 9, 3), rng.uniform(0.1, 3, 3), strict=True
+            )
+        )
+        videos.append(Sample(f"v{k}", 0, 0, 0, 0, frames, fps, 32, 32, () if k % 10 == 0 else labels))
+    clips = [np.arange(start, start + 16) for start in rng.integers(0, frames - 16, 40)]
+
+    def hot(rows):
+        out = np.zeros((len(rows), classes))
+        for i, row in enumerate(rows):
+            out[i, row] = 1
+        return out
+
+    train = hot([active_classes(video, clip) for video, clip in zip(videos, clips, strict=True)])
+    test = hot([active_classes(video) for video in videos])
+    for i, (video, clip) in enumerate(zip(videos, clips, strict=True)):
+        first, last = clip[0] / fps, clip[-1] / fps
+        for c in range(classes):
+            spans = [(s, e) for label, s, e in video.labels if label == c]
+            assert train[i, c] == float(any(max(s, first) <= min(e, last) for s, e in spans))
+            assert test[i, c] == float(bool(spans))
+    assert test[0].sum() == 0
+    assert test[:, classes - 1].sum() == 0
+
+    scores = rng.uniform(size=(40, classes))
+    per_class = [reference_ap(scores[:, c], test[:, c]) for c in range(classes)]
+    expected = np.mean(per_class[:-1])
+    assert charades_map(torch.tensor(scores), torch.tensor(test)).item() == pytest.approx(expected, abs=1e-12)
+
+    metric = VideoMetrics("multilabel", {"first": [0, 1]})
+    for part in (slice(25, 40), slice(0, 25)):
+        metric.update(torch.arange(40)[part], torch.tensor(scores)[part], torch.tensor(test)[part])
+    figures = metric.compute()
+    assert figures["mAP"].item() == pytest.approx(expected, abs=1e-6)
+    assert figures["mAP_first"].item() == pytest.approx(np.mean(per_class[:2]), abs=1e-6)
+    assert metric.absent_classes == [classes - 1]
+
+
+def test_top_k_counts_a_tie_as_wrong():
+    metric = VideoMetrics("multiclass")
+    scores = torch.tensor([[0.5, 0.3, 0.1, 0.05, 0.03, 0.02], [0.2] * 5 + [0.0], [0.3, 0.25, 0.2, 0.15, 0.1, 0.0]])
+    metric.update(torch.arange(3), scores, torch.tensor([0, 0, 5]))
+    figures = metric.compute()
+    assert figures["top1"].item() == pytest.approx(1 / 3)
+    assert figures["top5"].item() == pytest.approx(2 / 3)

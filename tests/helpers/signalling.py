@@ -1,0 +1,34 @@
+"""A callback that sends its own process a signal at a chosen moment."""
+
+import os
+import signal
+from typing import Any
+
+from pytorch_lightning.callbacks import Callback
+
+
+class SignalAt(Callback):
+    """Sends `number` once, at the `count`-th time (from 1) that `moment` comes."""
+
+    def __init__(self, moment: str, count: int, number: int, rank: int = 0) -> None:
+        self.moment, self.left, self.number, self.rank = moment, count, number, rank
+
+    def _pass(self, moment: str) -> None:
+        if moment == self.moment and int(os.environ.get("RANK", "0")) == self.rank:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), self.number)
+                if self.number == signal.SIGKILL:
+                    signal.pause()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._pass("batch_start")
+
+    def on_after_backward(self, *_: Any) -> None:
+        self._pass("inside_step")
+
+    def on_validation_batch_start(self, *_: Any, **__: Any) -> None:
+        self._pass("validation")
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._pass("validation_end")

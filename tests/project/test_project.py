@@ -1,0 +1,241 @@
+"""The house itself: what is committed, what is locked, who imports whom, and how long things may get."""
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "nlnet"
+
+STACK = ["ops", "layers", "models", "tasks", "runs", "cli"]
+BESIDE = ["data", "evaluation", "attention", "checkpoints", "compat"]
+
+MAX_FILE, MAX_FUNCTION = 350, 60
+
+# Joined here, so that this file does not contain what it looks for.
+ADDRESSES = [
+    "pypi." + "org",
+    "pythonhosted" + ".org",
+    "download.pytorch" + ".org",
+    "anaconda" + ".org",
+    "npmjs" + ".org",
+    "index" + "-url",
+    "find" + "-links",
+]
+MACHINE_PATH = re.compile(r"(?<![\w.}~/-])/(?:work|home|root|Users|mnt/[a-z]+|tmp" + r")/\w")
+
+
+def committed_files() -> list[Path]:
+    """Every file git tracks or would add."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        listing = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return sorted(path for name in listing.split("\0") if name and (path := ROOT / name).is_file())
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
+def python_files() -> list[Path]:
+    return [path for path in committed_files() if path.suffix == ".py"]
+
+
+def test_no_file_names_a_package_registry() -> None:
+    found = [(path.name, name) for path in committed_files() for name in ADDRESSES if name in text_of(path)]
+    assert found == []
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    found = [(path.name, hit.group()) for path in committed_files() if (hit := MACHINE_PATH.search(text_of(path)))]
+    assert found == []
+
+
+def test_a_machine_path_is_recognised() -> None:
+    assert MACHINE_PATH.search("open('/" + "home/me/clips')")
+    assert not MACHINE_PATH.search("s3://bucket/" + "home/me, ${paths.root}/" + "work/run")
+
+
+# ---- the lock
+
+
+def locked() -> dict[str, list[tuple[Version, str]]]:
+    """The versions of each distribution in requirements.lock, each with its block of text."""
+    blocks = re.split(r"\n(?=[A-Za-z0-9])", (ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    versions: dict[str, list[tuple[Version, str]]] = {}
+    for block in blocks:
+        name, version = re.match(r"([\w.-]+)==([\w.+!]+)", block).groups()
+        versions.setdefault(canonicalize_name(name), []).append((Version(version), block))
+    return versions
+
+
+def direct_requirements() -> Iterator[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for line in [
+        *project["dependencies"],
+        *(line for group in project["optional-dependencies"].values() for line in group),
+    ]:
+        if (requirement := Requirement(line)).name != project["name"]:
+            yield requirement
+
+
+def test_every_locked_version_has_hashes_and_none_an_address() -> None:
+    unhashed = [name for name, found in locked().items() for _, block in found if "--hash=sha256:" not in block]
+    assert unhashed == []
+    assert "://" not in (ROOT / "requirements.lock").read_text(encoding="utf-8")
+
+
+def test_every_direct_dependency_is_locked_in_a_version_it_allows() -> None:
+    versions = locked()
+    wrong = [
+        str(requirement)
+        for requirement in direct_requirements()
+        if not (found := versions.get(canonicalize_name(requirement.name)))
+        or not all(requirement.specifier.contains(version, prereleases=True) for version, _ in found)
+    ]
+    assert wrong == [], "run `make lock`"
+
+
+# ---- imports
+
+
+def modules() -> list[str]:
+    paths = (path.relative_to(PACKAGE.parent).with_suffix("") for path in sorted(PACKAGE.rglob("*.py")))
+    return [".".join(path.parts).removesuffix(".__init__") for path in paths]
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The parts of nlnet that a file imports: "ops" for `from nlnet.ops import x`, at any depth of the code."""
+    here = ["nlnet", *path.relative_to(PACKAGE).with_suffix("").parts]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*here[: len(here) - node.level], *([node.module] if node.module else [])])
+            source = base if node.level else node.module or ""
+            names |= {f"{source}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("nlnet.")}
+
+
+def forbidden_to(part: str) -> set[str]:
+    if part in STACK:
+        above = set(STACK[STACK.index(part) + 1 :])
+        return above | set(BESIDE) if part in ("ops", "layers") else above
+    return {"tasks", "runs", "cli"} if part in BESIDE else set()
+
+
+def test_imports_go_one_way() -> None:
+    wrong = [
+        (str(path.relative_to(PACKAGE)), part)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for part in imported_parts(path) & forbidden_to(path.relative_to(PACKAGE).parts[0])
+    ]
+    assert wrong == []
+
+
+def test_every_part_of_the_package_has_its_place() -> None:
+    parts = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert parts <= {*STACK, *BESIDE}
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_module_imports(name: str) -> None:
+    importlib.import_module(name)
+
+
+def test_import_nlnet_is_light() -> None:
+    heavy = [
+        "pytorch_lightning",
+        "torchvision",
+        "torchmetrics",
+        "av",
+        "matplotlib",
+        "hydra",
+        "wandb",
+        "webdataset",
+        "obstore",
+    ]
+    code = f"import sys, json, nlnet; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=120)
+    assert json.loads(ran.stdout) == []
+
+
+# ---- size
+
+
+def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """From the line of `def` to the last one, without the docstring and the decorators."""
+    total = (node.end_lineno or node.lineno) - node.lineno + 1
+    if ast.get_docstring(node) is not None:
+        total -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
+    return total
+
+
+def test_no_file_and_no_function_is_too_long() -> None:
+    long_files, long_functions = [], []
+    for path in python_files():
+        source = path.read_text(encoding="utf-8")
+        if len(source.splitlines()) > MAX_FILE:
+            long_files.append(str(path.relative_to(ROOT)))
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(node) > MAX_FUNCTION:
+                long_functions.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert long_files == []
+    assert long_functions == []
+
+
+# ---- the tools around it
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY:(.*)$", makefile, re.MULTILINE).group(1).split()
+    listing = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, check=True, text=True).stdout
+    assert {"setup", "demo", "test", "lint"} <= set(targets)
+    assert [name for name in targets if not re.search(rf"^  {name} +\S", listing, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_workflows_pin_their_actions_and_only_read(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            if "uses" in step:
+                assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", step["uses"])
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"]["persist-credentials"] is False
+
+
+def test_ci_tests_every_python_that_the_project_allows() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {line.rsplit(" ", 1)[1] for line in project["classifiers"] if re.search(r"Python :: 3\.\d+$", line)}
+    assert set(workflow["jobs"]["test"]["strategy"]["matrix"]["python"]) == named
+
+
+def test_pre_commit_runs_local_hooks_only() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repo["repo"] for repo in config["repos"]] == ["local"]
+    assert [hook["id"] for hook in config["repos"][0]["hooks"]] == ["ruff-format", "ruff-check", "mypy", "nbstripout"]
+    assert {hook["language"] for hook in config["repos"][0]["hooks"]} == {"system"}
