@@ -1,12 +1,27 @@
-"""Non-local Neural Networks: the operation, the block and the networks.
+"""Non-local Neural Networks (Wang, Girshick, Gupta, He, CVPR 2018): operation, block, networks, and their training."""
 
-Importing this package needs nothing but torch; data, training and evaluation live in the subpackages.
-"""
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from nlnet import ops
-from nlnet.layers import NonLocalBlock
-from nlnet.models import build_model
-
-__all__ = ["NonLocalBlock", "__version__", "build_model", "ops"]
+if TYPE_CHECKING:
+    from nlnet import ops
+    from nlnet.layers import NonLocalBlock
+    from nlnet.models import build_model
 
 __version__ = "0.1.0"
+__all__ = ["NonLocalBlock", "__version__", "build_model", "ops"]
+
+_HOMES = {"NonLocalBlock": "nlnet.layers", "build_model": "nlnet.models"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public names when they are first used: the commands set up threading before torch is imported."""
+    if name == "ops":
+        return import_module("nlnet.ops")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'nlnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

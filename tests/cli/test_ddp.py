@@ -5,8 +5,8 @@ import signal
 
 import pytest
 import torch
-from helpers.processes import run_ranks, train_rank
 
+from helpers.processes import run_ranks, train_rank
 from nlnet.runs.metrics_csv import read_rows
 
 

@@ -73,7 +73,13 @@ def test_a_finished_run_can_be_extended(finished):
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_runs_one_step(experiment, charades_shards, kinetics_shards, tmp_path):
     shards = charades_shards if experiment.startswith("charades") else kinetics_shards
-    overrides = [f"experiment={experiment}", "debug=fdr", *SMALL[:-1], f"data.shards={shards}", f"paths.log_dir={tmp_path}"]
+    overrides = [
+        f"experiment={experiment}",
+        "debug=fdr",
+        *SMALL[:-1],
+        f"data.shards={shards}",
+        f"paths.log_dir={tmp_path}",
+    ]
     figures, objects = train(load(overrides))
     assert objects["trainer"].global_step == 1
     assert torch.isfinite(torch.tensor(figures["train/loss"]))

@@ -89,7 +89,8 @@ def test_charades_with_everything_that_goes_wrong(tmp_path: Path) -> None:
     assert failures(out) == expected
     assert said[0].startswith("charades train: 7 videos in 3 shards, ")
     assert said[0].endswith("MB; skipped 3 (1 missing, 1 duplicate, 1 undecodable)")
-    assert said[1].startswith("charades test: 1 videos in 1 shard, ") and "skipped" not in said[1]
+    assert said[1].startswith("charades test: 1 videos in 1 shard, ")
+    assert "skipped" not in said[1]
 
     again = prepare(settings(source, tmp_path / "again", samples_per_shard=3, workers=1), said.append)
     assert [path.name for path in again] == [path.name for path in paths]

@@ -1,15 +1,16 @@
 """The built-in clips: balanced by construction, readable after H.264, the same bytes each time, whole or absent."""
 
 import itertools
-import multiprocessing
 import os
 import signal
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from helpers.processes import context, run_process
 from nlnet.data import synthetic
 from nlnet.data.encode import encode_frames
 from nlnet.data.manifest import Manifest, manifest_name
@@ -225,26 +226,26 @@ def test_an_interrupted_build_leaves_nothing(
     assert len(contents(synthetic.ensure(tmp_path, "kinetics"))) == 4
 
 
-def _make(root: Path, barrier: "multiprocessing.synchronize.Barrier | None") -> None:
-    synthetic.SPLITS = {"charades": SMALL}  # type: ignore[misc]
-    if barrier is None:  # die by SIGKILL after the first split, where nothing can be tidied
-        synthetic.write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
-    else:
+def make_and_die(root: Path) -> None:
+    """Killed after the first split's shards, where nothing can be tidied up."""
+    synthetic.write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+    make_small(root)
+
+
+def make_small(root: Path, barrier: Any = None) -> None:
+    synthetic.SPLITS = {"charades": SMALL}
+    if barrier:
         barrier.wait()
     synthetic.ensure(root, "charades")
 
 
 def test_killed_and_racing_processes(small: Path, tmp_path: Path) -> None:
     """A killed build is not taken for the data set; of three that race all succeed and one folder stands."""
-    context = multiprocessing.get_context("fork")
-    killed = context.Process(target=_make, args=(tmp_path, None))
-    killed.start()
-    killed.join()
-    assert killed.exitcode == -signal.SIGKILL
     name = f"charades-{synthetic.VERSION}"
+    assert run_process(make_and_die, tmp_path) == -signal.SIGKILL
     assert name not in os.listdir(tmp_path / "synthetic")
     barrier = context.Barrier(3)
-    racing = [context.Process(target=_make, args=(tmp_path, barrier)) for _ in range(3)]
+    racing = [context.Process(target=make_small, args=(tmp_path, barrier)) for _ in range(3)]
     for process in racing:
         process.start()
     for process in racing:

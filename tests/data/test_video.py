@@ -104,7 +104,8 @@ def test_real_files_transcode(media: Path, name: str) -> None:
     after = probe(encoded)
     assert after.frames == before.frames == count_frames(encoded)
     assert after.fps == pytest.approx(before.fps, rel=1e-4)
-    assert min(after.width, after.height) == 112 and after.width % 2 == after.height % 2 == 0
+    assert min(after.width, after.height) == 112
+    assert after.width % 2 == after.height % 2 == 0
     assert after.width / after.height == pytest.approx(before.width / before.height, rel=0.02)
     if name != "xvid.avi":  # AVI stores no times to compare with
         np.testing.assert_allclose(relative_times(encoded), relative_times(data), atol=1e-4)

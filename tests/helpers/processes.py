@@ -68,7 +68,7 @@ def train_command(overrides: Sequence[str], log: str | None = None) -> None:
     sys.path.insert(0, TESTS)
     sys.argv = ["train.py", *overrides]
     if log:
-        sys.stdout = sys.stderr = open(log, "w", buffering=1)
+        sys.stdout = sys.stderr = open(log, "w", buffering=1)  # noqa: SIM115 - until the process ends
     from nlnet.cli.train import main
 
     main()

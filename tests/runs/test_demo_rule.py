@@ -13,7 +13,7 @@ NL = ["experiment=charades_nl"]
 def test_by_hand_the_demo_stands_in_with_its_size():
     cfg = finish_config(compose(NL), NL)
     assert cfg.demo
-    assert (cfg.size_name, cfg.model.name, cfg.model.nonlocal_blocks) == ("demo", "c2d_demo", 2)
+    assert (cfg.size_name, cfg.model.name, cfg.model.nonlocal_blocks) == ("demo", "c2d_demo", 5)
     assert cfg.experiment_name == "charades_nl"
 
 

@@ -11,9 +11,7 @@ REAL, DEMO = Identity("train", "charades_nl", False), Identity("train", "charade
 def make_run(log_dir, identity, name, age):
     folder = log_dir / identity.task_name / "runs" / name
     create(folder)
-    write_record(
-        folder, {"task_name": identity.task_name, "experiment": identity.experiment, "demo": identity.demo}
-    )
+    write_record(folder, {"task_name": identity.task_name, "experiment": identity.experiment, "demo": identity.demo})
     checkpoint = folder / "checkpoints" / "last.ckpt"
     checkpoint.touch()
     os.utime(checkpoint, (1e9 - age, 1e9 - age))

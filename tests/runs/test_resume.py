@@ -4,9 +4,9 @@ import signal
 
 import pytest
 import torch
+
 from helpers.processes import run_process, train_command
 from helpers.shards import write_tiny
-
 from nlnet.runs.metrics_csv import read_rows
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
@@ -111,6 +111,7 @@ def test_a_killed_and_resumed_run_repeats_the_uninterrupted_one(
     assert rows == expected_rows
     assert checkpoint["global_step"] == expected["global_step"]
     assert all(torch.equal(value, checkpoint["state_dict"][name]) for name, value in expected["state_dict"].items())
-    assert checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] == (
-        expected["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    assert (
+        checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+        == (expected["loops"]["fit_loop"]["state_dict"]["combined_loader"])
     )

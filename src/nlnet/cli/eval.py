@@ -32,7 +32,7 @@ def load_run_config(overrides: Sequence[str]) -> DictConfig:
     parsed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
     if "ckpt_path" not in parsed:
         raise UserError(f"ckpt_path is missing\n{USAGE}")
-    path = Path(parsed["ckpt_path"].value()).absolute()
+    path = Path(str(parsed["ckpt_path"].value())).absolute()
     if not path.is_file():
         raise UserError(f"ckpt_path={path}: there is no such file")
     config = path.parents[1] / "config.yaml"

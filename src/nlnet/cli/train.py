@@ -1,7 +1,6 @@
 """`python src/train.py experiment=...`: compose, train, return the figure that a sweeper optimises."""
 
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from nlnet.cli.errors import run
@@ -79,7 +79,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         finish()
         data.close()
     summary.end("finished", figures, time.monotonic() - started)
-    if trainer.is_global_zero and not trainer.fast_dev_run:
+    if trainer.is_global_zero and not cfg.trainer.get("fast_dev_run"):
         draw(metrics.path, task.monitor, run_dir / "curves.png", run_dir.name)
         report(figures, task, run_dir)
     return figures, {"run_dir": run_dir, "trainer": trainer, "task": task, "data": data}
@@ -100,8 +100,9 @@ def _checkpoint_to_resume(cfg: DictConfig, run_dir: Path, task: ClassificationTa
 
 def _keep_if_best(trainer: pl.Trainer, last: Path) -> None:
     for callback in trainer.checkpoint_callbacks:
-        figure = trainer.callback_metrics.get(getattr(callback, "monitor", None) or "")
-        if figure is not None and trainer.is_global_zero and callback.check_monitor_top_k(trainer, figure):
+        if not isinstance(callback, ModelCheckpoint) or callback.monitor not in trainer.callback_metrics:
+            continue
+        if trainer.is_global_zero and callback.check_monitor_top_k(trainer, trainer.callback_metrics[callback.monitor]):
             shutil.copyfile(last, last.with_name(f"{callback.filename}.ckpt"))
 
 
@@ -148,7 +149,3 @@ def _optimized(cfg: DictConfig) -> float | None:
 def main() -> None:
     """The console command `nlnet-train`."""
     run(_job)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

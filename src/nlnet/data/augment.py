@@ -27,7 +27,7 @@ class Crop:
 
 
 def random_crop(height: int, width: int, size: int, scale: Sequence[int], flip: bool, rng: np.random.Generator) -> Crop:
-    """The crop that scaling the short side to U{scale[0]..scale[1]} and cutting `size` x `size` at random amounts to."""
+    """What scaling the short side to U{scale[0]..scale[1]} and cutting `size` x `size` at random amounts to."""
     side = _source_side(height, width, size, int(rng.integers(scale[0], scale[1] + 1)))
     top = int(rng.integers(0, height - side + 1))
     left = int(rng.integers(0, width - side + 1))

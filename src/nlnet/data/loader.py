@@ -59,7 +59,7 @@ class Share:
 
 
 def read_video(manifest: Manifest, root: str, sample: Sample) -> bytes:
-    """The encoded video of one sample: a ranged read, checked against the manifest's CRC32 before anything parses it."""
+    """The encoded video of one sample: a ranged read, whose CRC32 is checked before anything parses it."""
     url = storage.join(root, manifest.shards[sample.shard].name)
     try:
         data = storage.read_range(url, sample.offset, sample.length)

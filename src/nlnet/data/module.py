@@ -102,7 +102,7 @@ class ClipDataModule(pl.LightningDataModule):
             self.seed,
             self.window,
         )
-        overfit = bool(self.trainer and self.trainer.overfit_batches)
+        overfit = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
         loader = ClipLoader(batches, self.num_workers, repeat_epoch=overfit)
         self._loaders.append(loader)
         return loader

@@ -33,7 +33,7 @@ def train_batch(order: np.ndarray, t: int, batch_size: int, rank: int, world_siz
 
 
 def eval_batch(count: int, t: int, batch_size: int, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The samples of evaluation batch `t` for `rank`, each sample exactly once over all ranks, and a mask of the real ones.
+    """The samples of evaluation batch `t` for `rank` and a mask of the real ones; over all ranks each sample once.
 
     Short batches are padded with sample 0 and masked out, so that every rank runs equally many batches of one shape.
     """

@@ -8,7 +8,6 @@ from itertools import chain
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from nlnet.errors import UserError
 from nlnet.layers import NonLocalBlock
@@ -64,6 +63,8 @@ def describe(model: nn.Module, clip_shape: tuple[int, ...]) -> ModelSummary:
 
 
 def _multiply_adds(model: nn.Module, shape: tuple[int, ...]) -> int:
+    from torch.utils.flop_counter import FlopCounterMode  # it imports triton: `import nlnet` stays light
+
     # On the meta device attention is plain products, which the counter knows; fused CPU attention it would miss.
     state = {name: t.to("meta") for name, t in chain(model.named_parameters(), model.named_buffers())}
     clip = torch.empty((1, *shape), device="meta")

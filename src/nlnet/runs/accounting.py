@@ -27,7 +27,7 @@ class Accounting(Callback):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             shares = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(shares, (self.read, self.skipped))
-        skipped = sum((share[1] for share in shares), Counter())
+        skipped: Counter[str] = sum((share[1] for share in shares), Counter())
         return {"samples_read": sum(share[0] for share in shares), "samples_skipped": dict(skipped)}
 
     def state_dict(self) -> dict[str, Any]:

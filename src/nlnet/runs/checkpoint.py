@@ -41,8 +41,20 @@ def check_fits(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor], path:
 
 
 # What may differ between a run and its continuation without changing what is computed.
-_FREE = ("ckpt_path", "paths", "logger", "tags", "extras", "callbacks", "test", "train", "demo")
-_FREE += ("data.num_workers", "trainer.default_root_dir", "trainer.log_every_n_steps")
+_FREE = (
+    "callbacks",
+    "ckpt_path",
+    "data.num_workers",
+    "demo",
+    "extras",
+    "logger",
+    "paths",
+    "tags",
+    "test",
+    "train",
+    "trainer.default_root_dir",
+    "trainer.log_every_n_steps",
+)
 
 
 def differences(checkpoint: Mapping[str, Any], cfg: DictConfig) -> list[str]:

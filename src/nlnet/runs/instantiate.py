@@ -35,7 +35,7 @@ def _targets(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
         if isinstance(node.get("_target_"), str):
             yield f"{prefix}_target_", node["_target_"]
         for key in node:
-            yield from _targets(node[key], f"{prefix}{key}.")
+            yield from _targets(node[key], f"{prefix}{key!s}.")
     elif isinstance(node, ListConfig):
         for position, value in enumerate(node):
             yield from _targets(value, f"{prefix}{position}.")

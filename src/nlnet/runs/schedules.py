@@ -19,7 +19,7 @@ def step(
     gamma: float = 0.1,
     warmup: float = 0,
 ) -> LambdaLR:
-    """gamma^k once the k-th milestone has been reached (paper section 4.1: a tenth at every 150k of 400k iterations)."""
+    """gamma^k once the k-th milestone is reached (paper section 4.1: a tenth at every 150k of 400k iterations)."""
     marks = [_steps(mark, total_steps) for mark in milestones]
     if marks != sorted(marks):
         raise ValueError(f"milestones must not decrease, got {list(milestones)}")

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -65,7 +66,7 @@ class ClassificationTask(pl.LightningModule):
     def forward(self, inputs: Tensor) -> Tensor:
         return self.net(inputs)
 
-    def training_step(self, batch: Batch, _batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         weights = batch["weights"]
         total = self._over_ranks(weights.sum())
         losses = self._losses(self(batch["inputs"]), batch["targets"])
@@ -74,10 +75,10 @@ class ClassificationTask(pl.LightningModule):
         self.log("train/loss", self._over_ranks(loss.detach()) / self.trainer.world_size, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: Batch, _batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch)
 
-    def test_step(self, batch: Batch, _batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch)
 
     def on_validation_epoch_start(self) -> None:
@@ -97,7 +98,7 @@ class ClassificationTask(pl.LightningModule):
         """Names of the classes that no video of the last evaluation has; the mean average precision leaves them out."""
         return [self.classes[k] for k in self.metrics.absent_classes]
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self._optimizer(parameter_groups(self.net))
         schedule = self._schedule(optimizer, total_steps=total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

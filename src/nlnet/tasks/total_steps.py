@@ -18,7 +18,7 @@ def total_steps(trainer: pl.Trainer) -> int:
     if trainer.max_epochs in (-1, None):
         raise UserError("the run has no end: set trainer.max_epochs or trainer.max_steps")
     batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.overfit_batches or trainer.limit_train_batches
+    limit: int | float = trainer.overfit_batches or trainer.limit_train_batches  # type: ignore[attr-defined]
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     epochs = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
     return min(epochs, trainer.max_steps) if trainer.max_steps >= 0 else epochs
