@@ -9,6 +9,20 @@ from nlnet.cli.train import train
 from nlnet.runs.setup import load
 
 
+SHOWS = {  # two of the nine are of one scene
+    "arm_wrestling": "arm wrestling",
+    "hevc": "counting frames",
+    "non_zero_start": "trees in the wind",
+    "short_32_frames": "cleaning a pool",
+    "six_fps": "arm wrestling",
+    "two_video_streams": "assembling a telescope",
+    "wide_426x240": "playing basketball",
+    "with_audio": "a test picture",
+    "xvid": "applying make-up",
+}
+NAMES = sorted(set(SHOWS.values()))
+
+
 @pytest.fixture(scope="module")
 def videos(media):
     return sorted((media / "video").iterdir())
@@ -28,14 +42,15 @@ def overfit(experiment, shards, logs):
         "size=demo",
         f"data.shards={shards}",
         f"paths.log_dir={logs}",
-        "data.stride=2",
+        "data.frames=4",
+        "data.stride=8",
         "data.scale=[32,36]",
         "data.batch_size=9",
         "data.eval_batch_size=9",
         "data.num_workers=0",
-        "model.dropout=0.0",
-        "trainer.max_epochs=40",
-        "trainer.check_val_every_n_epoch=40",
+        "optim.optimizer.lr=0.01",
+        "trainer.max_epochs=80",
+        "trainer.check_val_every_n_epoch=80",
         "callbacks.progress=null",
     ]
     return train(load(overrides))[0]
@@ -44,9 +59,10 @@ def overfit(experiment, shards, logs):
 def test_charades(command, videos, tmp_path):
     annotations = tmp_path / "annotations"
     annotations.mkdir()
+    numbers = [NAMES.index(SHOWS[path.stem]) for path in videos]
     rows = [
         {"id": path.stem, "actions": f"c{k:03d} 0.00 60.00;c{100 + k % 3:03d} 0.00 60.00", "length": "10"}
-        for k, path in enumerate(videos)
+        for k, path in zip(numbers, videos, strict=True)
     ]
     rows[-1]["actions"] = ""  # stays in, as a negative of every class
     for split in ("train", "test"):
@@ -68,8 +84,8 @@ def test_charades(command, videos, tmp_path):
 
 def test_kinetics(command, videos, tmp_path):
     rows = [
-        {"label": f"class {k}", "youtube_id": path.stem, "time_start": 0, "time_end": 10, "split": split}
-        for k, path in enumerate(videos)
+        {"label": SHOWS[path.stem], "youtube_id": path.stem, "time_start": 0, "time_end": 10, "split": split}
+        for path in videos
         for split in ("train", "validate")
     ]
     write_csv(tmp_path / "kinetics.csv", rows)

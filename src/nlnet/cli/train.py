@@ -38,7 +38,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         say(f"DEMO: no shards are configured, so this trains {cfg.model.name} on built-in synthetic clips for a minute")
     if cfg.extras.print_config:
         say(OmegaConf.to_yaml(cfg, resolve=True))
-    quiet()
+    quiet(keep_log=bool(cfg.trainer.get("profiler")))
     started = time.monotonic()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make_data(cfg)
@@ -112,7 +112,8 @@ def report(figures: dict[str, float], task: ClassificationTask, run_dir: Path) -
         if name.startswith(("val/", "test/")):
             say(f"  {name:<24} {figures[name]:.4f}")
     if absent := task.absent_classes():
-        say(f"  classes without a positive, left out of the mAP: {', '.join(absent)}")
+        more = f" and {len(absent) - 5} more, see summary.json" if len(absent) > 5 else ""
+        say(f"  classes without a positive, left out of the mAP: {', '.join(absent[:5])}{more}")
     say(f"run directory: {run_dir}")
     for name, what in (
         ("summary.json", "what ran, with which result"),

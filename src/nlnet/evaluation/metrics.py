@@ -17,7 +17,8 @@ class VideoMetrics(Metric):
     """Gathers (index, score, target) of every video and reports the figures of its kind of task.
 
     Always `videos`, their number. multilabel: `mAP`, the Charades mean average precision; for every named group of
-    classes `mAP_<group>` and `AUROC_<group>`. multiclass: `top1` and `top5`, shares of videos whose class is among the highest 1 and 5 scores.
+    classes `mAP_<group>` and `AUROC_<group>`. multiclass: `top1` and `top5`, shares of videos whose class is among the
+    highest 1 and 5 scores.
 
     The videos are sorted by index before anything is computed, so the result is bit-equal on any number of ranks.
     """

@@ -4,8 +4,11 @@ import logging
 import warnings
 
 
-def quiet() -> None:
-    """Silence what is known and harmless, one entry and one reason each; everything else is shown."""
+def quiet(*, keep_log: bool = False) -> None:
+    """Silence what is known and harmless, one entry and one reason each; everything else is shown.
+
+    `keep_log` keeps Lightning's log, which is where a profiler reports.
+    """
     for message in (
         # Lightning 2.6 against torch 2.12 and later: its own use of a renamed class.
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -15,6 +18,6 @@ def quiet() -> None:
         r"The dirpath has changed from",
     ):
         warnings.filterwarnings("ignore", message=message)
-    # Which accelerators are not in use, and advertisements.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if not keep_log:  # which accelerators are not in use, and advertisements
+        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
