@@ -1,6 +1,6 @@
 """What the demo's clips take: the demo with and without non-local blocks, and two networks that mix in other ways.
 
-Every row is `python src/train.py experiment=charades_nl size=demo OVERRIDES` over some seeds, one process after the other.
+Every row is `python src/train.py experiment=charades_nl size=demo OVERRIDES` over some seeds, one process at a time.
 Prints a Markdown table of mean (lowest to highest) figures on the 1,024 validation clips and writes them as JSON.
 
     python benchmarks/demo_table.py [--seeds 0 1 2] [--out benchmarks/results/demo_table.json]
@@ -66,7 +66,9 @@ def main() -> None:
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"machine": machine, "seeds": arguments.seeds, "rows": results}, indent=2) + "\n")
+    arguments.out.write_text(
+        json.dumps({"machine": machine, "seeds": arguments.seeds, "rows": results}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

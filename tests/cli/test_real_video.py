@@ -8,7 +8,6 @@ from nlnet.cli.prepare import main as prepare
 from nlnet.cli.train import train
 from nlnet.runs.setup import load
 
-
 SHOWS = {  # two of the nine are of one scene
     "arm_wrestling": "arm wrestling",
     "hevc": "counting frames",

@@ -29,14 +29,16 @@ def test_last_is_the_newest_checkpoint_of_the_same_work(tmp_path):
         last_run_dir(Identity("train", "kinetics_i3d", False), tmp_path)
 
 
-def test_names_say_demo_and_ranks_of_one_job_agree(tmp_path):
+def test_names_say_demo_and_a_requeued_job_has_its_folder_back(tmp_path):
     assert new_run_dir(DEMO, tmp_path, env={}).name.endswith("_charades_nl-demo")
     first = new_run_dir(REAL, tmp_path, env={})
     create(first)
     assert new_run_dir(REAL, tmp_path, env={}) != first
     job = new_run_dir(REAL, tmp_path, env={"SLURM_JOB_ID": "42"})
     create(job)
-    assert new_run_dir(REAL, tmp_path, env={"SLURM_JOB_ID": "42"}) == job
+    requeued = {"SLURM_JOB_ID": "42", "SLURM_RESTART_COUNT": "1"}
+    assert new_run_dir(REAL, tmp_path, env=requeued) == job
+    assert new_run_dir(REAL, tmp_path, env={"SLURM_JOB_ID": "42"}).name == f"{job.name}-2"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

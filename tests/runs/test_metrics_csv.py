@@ -17,7 +17,7 @@ def test_rows_survive_new_columns_and_a_cut_last_line(tmp_path):
 
 def test_which_rows_a_checkpoint_has_seen():
     train, validation = {"step": "8", "train/loss": "1"}, {"step": "8", "train/loss": "", "val/mAP": "0.5"}
-    assert _seen(train, 8, pending=True)
-    assert not _seen(validation, 8, pending=True)
-    assert _seen(validation, 8, pending=False)
-    assert not _seen(train, 7, pending=False)
+    assert _seen(train, 8, validated=False)
+    assert not _seen(validation, 8, validated=False)
+    assert _seen(validation, 8, validated=True)
+    assert not _seen(train, 7, validated=True)

@@ -61,7 +61,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     try:
         if cfg.train:
             trainer.fit(task, datamodule=data, ckpt_path=resume_from, weights_only=True)
-            if resume.pending_validation:  # all steps were done, but their last validation had been cut short
+            if trainer.enable_validation and resume.validated_step != trainer.global_step:
+                # The last steps are not at the end of an epoch, or their validation was cut short before a resume.
                 trainer.validate(task, datamodule=data, verbose=False)
                 _keep_if_best(trainer, resume.path)
         figures = summary.figures(trainer)

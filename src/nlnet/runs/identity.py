@@ -31,18 +31,23 @@ class Identity:
 def new_run_dir(identity: Identity, log_dir: Path, *, job: str | None = None, env: Mapping[str, str]) -> Path:
     """A folder for a new run: `<log_dir>/<task>/runs/<when>_<experiment>[-demo]`.
 
-    Under Slurm or torchrun `<when>` is the job's id, so that every rank, and the job when it is requeued, has the
-    same folder. `job` is the place in a multirun.
+    Under Slurm or torchrun `<when>` is the job's id, and a job that was requeued or restarted has its folder back.
+    `job` is the place in a multirun.
     """
     launched = env.get("SLURM_JOB_ID") or env.get("TORCHELASTIC_RUN_ID", "none")
     when = f"job-{launched}" if launched != "none" else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     name = "_".join(part for part in (when, identity.experiment, job) if part) + ("-demo" if identity.demo else "")
     folder = log_dir / identity.task_name / "runs" / name
     attempt = 2
-    while launched == "none" and folder.exists():
+    while folder.exists() and not was_restarted(env):
         folder = folder.with_name(f"{name}-{attempt}")
         attempt += 1
     return folder
+
+
+def was_restarted(env: Mapping[str, str]) -> bool:
+    """Whether Slurm has requeued this job, or torchrun restarted its processes."""
+    return any(int(env.get(name, "0")) > 0 for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
 
 
 def create(folder: Path) -> None:

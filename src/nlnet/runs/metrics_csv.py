@@ -29,9 +29,10 @@ class MetricsCsv(Callback):
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         self._logged_step = checkpoint["global_step"]
         states = checkpoint["callbacks"].values()
-        pending = any(isinstance(state, dict) and state.get("pending_validation") for state in states)
+        validated = max((state["validated_step"] for state in states if "validated_step" in state), default=-1)
         if trainer.is_global_zero and self.path.is_file():
-            self._rewrite([row for row in read_rows(self.path) if _seen(row, checkpoint["global_step"], pending)])
+            step = checkpoint["global_step"]
+            self._rewrite([row for row in read_rows(self.path) if _seen(row, step, validated == step)])
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -91,6 +92,7 @@ def _header(path: Path) -> list[str]:
         return next(csv.reader(file), [])
 
 
-def _seen(row: Row, step: int, pending: bool) -> bool:
-    validated = any(name.startswith("val/") and cell for name, cell in row.items())
-    return int(row["step"]) < step or (int(row["step"]) == step and not (pending and validated))
+def _seen(row: Row, step: int, validated: bool) -> bool:
+    """Whether a checkpoint of `step`, written after that step's validation or before it, has what the row reports."""
+    of_validation = any(name.startswith("val/") and cell for name, cell in row.items())
+    return int(row["step"]) < step or (int(row["step"]) == step and (validated or not of_validation))

@@ -29,16 +29,15 @@ class ExactResume(Callback):
         self.path = Path(folder) / "last.ckpt"
         self.seed, self.every_n_steps = seed, every_n_steps
         self.signals = StopSignals()
-        self.pending_validation = False
-        self._validated_batch = -1
+        self.validated_step = -1  # optimiser steps that the last finished validation had seen
         self._saved_step = -1
         self._leaving = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"pending_validation": self.pending_validation}
+        return {"validated_step": self.validated_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.pending_validation = state_dict["pending_validation"]
+        self.validated_step = state_dict["validated_step"]
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.install()
@@ -81,15 +80,14 @@ class ExactResume(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if self._stop_agreed(trainer):
-            if not trainer.sanity_checking and between_steps(trainer):
+            if trainer.state.fn == "fit" and not trainer.sanity_checking and between_steps(trainer):
                 self._save(trainer)
             self._leaving = True
             self._leave_if_saved()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._validated_batch = trainer.fit_loop.epoch_loop.total_batch_idx
-            self.pending_validation = False
+            self.validated_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._leave_if_saved()
@@ -101,11 +99,12 @@ class ExactResume(Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         if trainer.state.fn != "fit" or not between_steps(trainer):
             return
-        due = validation_due(trainer) and self._validated_batch != trainer.fit_loop.epoch_loop.total_batch_idx
-        settle(checkpoint, trainer, pending=due)
-        checkpoint["callbacks"][self.state_key]["pending_validation"] = due
+        pending = validation_due(trainer) and self.validated_step != trainer.global_step
+        settle(checkpoint, trainer, pending=pending)
 
     def _save(self, trainer: pl.Trainer) -> None:
+        if getattr(trainer, "fast_dev_run", False):
+            return
         trainer.save_checkpoint(self.path)
         self._saved_step = trainer.global_step
 

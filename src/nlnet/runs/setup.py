@@ -16,7 +16,7 @@ from nlnet.data.module import ClipDataModule
 from nlnet.errors import UserError
 from nlnet.runs.config import compose
 from nlnet.runs.demo import has_shards, runs_demo
-from nlnet.runs.identity import Identity, create, last_run_dir, new_run_dir
+from nlnet.runs.identity import Identity, create, last_run_dir, new_run_dir, was_restarted
 from nlnet.runs.instantiate import instantiate
 from nlnet.tasks.classification import ClassificationTask, check_kind
 
@@ -84,6 +84,8 @@ def make_run_dir(cfg: DictConfig) -> Path:
     else:
         folder = new_run_dir(identity, log_dir, job=_multirun_job(cfg), env=os.environ)
     create(folder)
+    if not cfg.ckpt_path and was_restarted(os.environ) and (folder / "checkpoints" / "last.ckpt").is_file():
+        cfg.ckpt_path = "last"  # a requeued job goes on where it was
     # The processes that Lightning starts for the other ranks read it.
     os.environ["NLNET_RUN_DIR"] = str(folder)
     cfg.paths.run_dir = str(folder)
