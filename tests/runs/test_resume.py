@@ -1,11 +1,13 @@
 """Runs that are killed with real signals and resumed, against the run that never was."""
 
+import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
 
-from helpers.processes import run_process, train_command
+from helpers.processes import context, run_process, train_command
 from helpers.shards import write_tiny
 from nlnet.runs.metrics_csv import read_rows
 
@@ -115,3 +117,29 @@ def test_a_killed_and_resumed_run_repeats_the_uninterrupted_one(
         checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
         == (expected["loops"]["fit_loop"]["state_dict"]["combined_loader"])
     )
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_times_from_outside(shards, uninterrupted, tmp_path, seed):
+    """SIGKILL whenever it comes, workers and read-ahead in flight, until the run is through."""
+    expected_rows, expected = uninterrupted(1)
+    logs = tmp_path / "logs"
+    common = settings(shards, logs, 1, "data.num_workers=1")
+    rng = np.random.default_rng(seed)
+    for _ in range(30):
+        started = list(logs.glob("train/runs/*/checkpoints/last.ckpt"))
+        process = context.Process(target=train_command, args=([*common, *(["ckpt_path=last"] if started else [])],))
+        process.start()
+        process.join(rng.uniform(3, 7))
+        if process.is_alive():
+            process.kill()
+            process.join()
+        if process.exitcode == 0:
+            break
+        if not list(logs.glob("train/runs/*/checkpoints/last.ckpt")):
+            shutil.rmtree(logs, ignore_errors=True)  # killed before its first checkpoint: the next one starts anew
+    assert process.exitcode == 0
+    rows, checkpoint = outcome(logs)
+    assert rows == expected_rows
+    assert all(torch.equal(value, checkpoint["state_dict"][name]) for name, value in expected["state_dict"].items())

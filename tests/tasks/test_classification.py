@@ -1,0 +1,96 @@
+"""The loss under missing samples, which parameters decay, and how long a schedule is."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nlnet import build_model
+from nlnet.errors import UserError
+from nlnet.tasks import ClassificationTask
+from nlnet.tasks.classification import check_kind
+from nlnet.tasks.parameter_groups import parameter_groups
+from nlnet.tasks.total_steps import total_steps
+
+
+def make_task(kind):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double()
+    task = ClassificationTask(net, kind, "val/x", ["a", "b", "c"], {}, partial(torch.optim.SGD, lr=0.1), partial)
+    task._trainer = SimpleNamespace(world_size=1)
+    task.log = lambda *_, **__: None
+    return task
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_the_loss_and_its_gradient_are_those_of_the_readable_samples(kind):
+    task = make_task(kind)
+    inputs = torch.randn(5, 3, 4, dtype=torch.float64)
+    targets = torch.randint(0, 2, (5, 3)).float() if kind == "multilabel" else torch.randint(0, 3, (5,))
+    weights = torch.tensor([1.0, 0, 1, 1, 0])
+    loss = task.training_step({"inputs": inputs, "targets": targets, "weights": weights}, 0)
+    (ours,) = torch.autograd.grad(loss, task.net[1].weight)
+
+    good = weights > 0
+    logits = task.net(inputs[good]).float()
+    if kind == "multilabel":
+        expected = F.binary_cross_entropy_with_logits(logits, targets[good])
+    else:
+        expected = F.cross_entropy(logits, targets[good])
+    (theirs,) = torch.autograd.grad(expected, task.net[1].weight)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_batch_without_a_readable_sample_changes_nothing():
+    task = make_task("multilabel")
+    batch = {"inputs": torch.randn(2, 3, 4).double(), "targets": torch.ones(2, 3), "weights": torch.zeros(2)}
+    loss = task.training_step(batch, 0)
+    (gradient,) = torch.autograd.grad(loss, task.net[1].weight)
+    assert loss.item() == 0
+    assert not gradient.any()
+
+
+def test_weights_decay_and_norms_and_biases_do_not():
+    net = build_model("c2d_demo", nonlocal_blocks=2, num_classes=4)
+    optimizer = torch.optim.SGD(parameter_groups(net), lr=0.1, weight_decay=0.01)
+    decaying, kept = optimizer.param_groups
+    assert (decaying["weight_decay"], kept["weight_decay"]) == (0.01, 0.0)
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    assert len(names) == len(decaying["params"]) + len(kept["params"])
+    assert all(names[id(p)].endswith("weight") and p.ndim > 1 for p in decaying["params"])
+    norms = {
+        f"{name}.{kind}"
+        for name, module in net.named_modules()
+        if isinstance(module, nn.BatchNorm3d)
+        for kind in ("weight", "bias")
+    }
+    assert norms < {names[id(p)] for p in kept["params"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"max_epochs": 3}, 30),
+        ({"max_epochs": 3, "accumulate_grad_batches": 4}, 9),  # the short last group of an epoch steps, too
+        ({"max_epochs": 3, "limit_train_batches": 4}, 12),
+        ({"max_epochs": 3, "limit_train_batches": 0.5}, 15),
+        ({"max_epochs": 3, "overfit_batches": 2}, 6),
+        ({"max_steps": 7}, 7),
+        ({"max_epochs": 3, "max_steps": 25}, 25),
+    ],
+)
+def test_total_steps(settings, expected):
+    defaults = {"max_epochs": -1, "max_steps": -1, "accumulate_grad_batches": 1, "limit_train_batches": 1.0}
+    data = SimpleNamespace(train_dataloader=lambda: range(10))
+    trainer = SimpleNamespace(**(defaults | {"overfit_batches": 0, "datamodule": data} | settings))
+    assert total_steps(trainer) == expected
+
+
+def test_what_is_refused():
+    with pytest.raises(UserError, match="max_epochs"):
+        total_steps(SimpleNamespace(max_epochs=-1, max_steps=-1))
+    with pytest.raises(UserError, match="task=multilabel"):
+        check_kind("multiclass", "multilabel", "/data")
