@@ -32,9 +32,9 @@ def main() -> None:
         (arguments.without_blocks, "without", "tab:red"),
     ):
         rows = [row for row in read_rows(folder / "metrics.csv") if row.get(RELATIONAL)]
-        steps = [0, *(int(row["step"]) for row in rows)]
+        steps = [int(row["step"]) for row in rows]
         for figure_name, style in ((RELATIONAL, "-"), (LOCAL, ":")):
-            values = [0.5, *(float(row[figure_name]) for row in rows)]
+            values = [float(row[figure_name]) for row in rows]
             kind = figure_name.removeprefix("val/AUROC_")
             axes.plot(steps, values, style, color=colour, marker="o", markersize=4, label=f"{kind}, {name}")
     axes.set(xlabel="optimiser step", ylabel="AUROC, 1,024 validation clips", ylim=(0.4, 1.03))

@@ -35,7 +35,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     `run_dir`, `trainer`, `task`, `data`.
     """
     if cfg.demo:
-        say(f"DEMO: no shards are configured, so this trains {cfg.model.name} on built-in synthetic clips for a minute")
+        say(f"DEMO: no shards are configured; {cfg.model.name} trains on built-in synthetic clips, for a minute or two")
     if cfg.extras.print_config:
         say(OmegaConf.to_yaml(cfg, resolve=True))
     quiet(keep_log=bool(cfg.trainer.get("profiler")))
