@@ -14,7 +14,7 @@ a positive and a negative pair it wins as many as it loses. Position, drift, col
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -145,7 +145,7 @@ def _paint(frames_THWC: np.ndarray, coverage_THW: np.ndarray, colour: np.ndarray
     frames_THWC += coverage_THW[..., None] * (colour - frames_THWC)
 
 
-def ensure(root: Path, dataset: str = "charades") -> Path:
+def ensure(root: Path, dataset: str = "charades", say: Callable[[str], None] = print) -> Path:
     """The folder of the built-in data set under `root`, made on first use (some seconds).
 
     `dataset` is "charades" (multi-label: the local and the relational classes; splits train and test) or "kinetics"
@@ -160,6 +160,7 @@ def ensure(root: Path, dataset: str = "charades") -> Path:
     folder = home / f"{dataset}-{VERSION}"
     if folder.is_dir():
         return folder
+    say(f"making the built-in clips in {folder}, once: about 20 s")
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=home) as workshop:

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from nlnet.data import synthetic
 from nlnet.data.module import ClipDataModule
@@ -46,7 +47,7 @@ def identity_of(cfg: DictConfig) -> Identity:
 def make_data(cfg: DictConfig) -> ClipDataModule:
     """The data module; a demo's clips are made first where they are not there yet."""
     if cfg.demo and not has_shards(cfg):
-        cfg.data.shards = str(synthetic.ensure(Path(cfg.paths.data_dir), cfg.data.dataset))
+        cfg.data.shards = str(synthetic.ensure(Path(cfg.paths.data_dir), cfg.data.dataset, rank_zero_only(print)))
     settings = cfg.data.copy()
     with open_dict(settings):
         settings.pop("shards_variable", None)
