@@ -115,7 +115,8 @@ def report(figures: dict[str, float], task: ClassificationTask, run_dir: Path) -
     if absent := task.absent_classes():
         more = f" and {len(absent) - 5} more, see summary.json" if len(absent) > 5 else ""
         say(f"  classes without a positive, left out of the mAP: {', '.join(absent[:5])}{more}")
-    say(f"run directory: {run_dir}")
+    here = Path.cwd()
+    say(f"run directory: {run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir}")
     for name, what in (
         ("summary.json", "what ran, with which result"),
         ("curves.png", "loss and figures over the steps"),
