@@ -1,9 +1,15 @@
 """Batches by position: the same for any number of ranks and workers, and resumed between any two of them."""
 
+import os
+import signal
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from helpers.processes import run_process
 from nlnet.data.augment import center_crop, prepare_clips, random_crop
 from nlnet.data.clips import ClipGeometry
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View, read_video
@@ -59,6 +65,23 @@ def test_resumed_between_any_two_batches(charades_shards, workers):
         rest = [batch for _ in range(2 if done < 4 else 1) for batch in resumed]
         for a, b in zip(expected[done:], rest, strict=True):
             same(a, b)
+
+
+def take_one_and_die(shards, note):
+    running = loader(shards, workers=1)
+    next(iter(running))
+    (worker,) = running._loader._iterator._workers
+    note.write_text(str(worker.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_do_not_outlive_a_training_that_was_killed(charades_shards, tmp_path):
+    assert run_process(take_one_and_die, charades_shards, tmp_path / "pid") == -signal.SIGKILL
+    worker = Path(f"/proc/{(tmp_path / 'pid').read_text()}")
+    deadline = time.monotonic() + 10
+    while worker.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not worker.exists()
 
 
 def test_a_pass_that_is_left_early_is_followed_by_the_next_epoch(charades_shards):

@@ -131,7 +131,7 @@ def test_killed_at_random_times_from_outside(shards, uninterrupted, tmp_path, se
         started = list(logs.glob("train/runs/*/checkpoints/last.ckpt"))
         process = context.Process(target=train_command, args=([*common, *(["ckpt_path=last"] if started else [])],))
         process.start()
-        process.join(rng.uniform(3, 7))
+        process.join(rng.uniform(5, 15))
         if process.is_alive():
             process.kill()
             process.join()

@@ -6,8 +6,10 @@ batch, and the position in the data is all the state there is.
 """
 
 import io
+import multiprocessing
 import os
 import signal
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -243,3 +245,11 @@ def _start_worker(environment: dict[str, str], _worker: int) -> None:
     os.environ.update(environment)  # the server that workers come from may have been started under another one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
+    threading.Thread(target=_leave_with_main, daemon=True).start()
+
+
+def _leave_with_main() -> None:
+    """End this worker when the training process is gone: one that is killed cannot say so, and its server lives on."""
+    if (main := multiprocessing.parent_process()) is not None:
+        main.join()
+    os._exit(1)
