@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from nlnet.cli.eval import evaluate, load_run_config
-from nlnet.cli.train import train
+from nlnet.cli.train import main, train
 from nlnet.runs.config import options
 from nlnet.runs.metrics_csv import read_rows
 from nlnet.runs.setup import load
@@ -68,6 +68,15 @@ def test_a_finished_run_can_be_extended(finished):
     rows = read_rows(run_dir / "metrics.csv")
     assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(1, 13))
     assert [int(row["step"]) for row in rows if row["val/mAP"]] == [4, 8, 12]
+
+
+def test_continuing_a_run_that_is_through_reports_it_again(finished, command):
+    overrides, _, run_dir = finished
+    rows = read_rows(run_dir / "metrics.csv")
+    code, out, err = command(main, *overrides, "ckpt_path=last", "trainer.max_epochs=3")
+    assert code == 0, err
+    assert "val/mAP" in out
+    assert read_rows(run_dir / "metrics.csv") == rows
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))

@@ -61,8 +61,9 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     try:
         if cfg.train:
             trainer.fit(task, datamodule=data, ckpt_path=resume_from, weights_only=True)
-            if trainer.enable_validation and resume.validated_step != trainer.global_step:
-                # The last steps are not at the end of an epoch, or their validation was cut short before a resume.
+            reported = resume.validated_step == trainer.global_step and task.monitor in trainer.callback_metrics
+            if trainer.enable_validation and not reported:
+                # The last steps are not at an epoch's end, or a resume found all steps done: validated or cut short.
                 trainer.validate(task, datamodule=data, verbose=False)
                 _keep_if_best(trainer, resume.path)
         figures = summary.figures(trainer)

@@ -15,11 +15,19 @@ import pytorch_lightning as pl
 Progress = dict[str, Any]
 
 
-def settle(checkpoint: dict[str, Any], trainer: pl.Trainer, *, pending: bool) -> None:
-    """Rewrite the fit loop's counters in `checkpoint` to the pending or the settled form, in place."""
+def settle(checkpoint: dict[str, Any], trainer: pl.Trainer, *, pending: bool, epoch_over: bool) -> None:
+    """Rewrite the fit loop's counters in `checkpoint` to the pending or the settled form, in place.
+
+    `epoch_over` says that the trainer has counted the epoch of the last batch already, as it does before its end hooks.
+    """
     loops = checkpoint["loops"]["fit_loop"]
     _both(loops["epoch_loop.batch_progress"], lambda p: p.update(completed=p["processed"] - (0 if pending else 1)))
-    _both(loops["epoch_progress"], _mid_epoch)
+    # Not from the epochs started: a resumed trainer does not count the start of its first epoch.
+    done = loops["epoch_progress"]["current"]["processed"] - int(epoch_over)
+    _both(
+        loops["epoch_progress"],
+        lambda p: p.update(ready=done + 1, started=done + 1, processed=done, completed=done),
+    )
     started = int(pending)
     _both(
         loops["epoch_loop.val_loop.batch_progress"],
@@ -39,10 +47,6 @@ def validation_due(trainer: pl.Trainer) -> bool:
 def between_steps(trainer: pl.Trainer) -> bool:
     """Whether no gradient is being accumulated, so that a checkpoint holds all there is."""
     return not trainer.fit_loop.epoch_loop._should_accumulate()
-
-
-def _mid_epoch(progress: Progress) -> None:
-    progress["processed"] = progress["completed"] = progress["started"] - 1
 
 
 def _both(progress: Progress, change: Any) -> None:

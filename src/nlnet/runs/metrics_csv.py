@@ -24,15 +24,18 @@ class MetricsCsv(Callback):
         self.path, self.every_n_steps = Path(path), every_n_steps
         self._columns: list[str] = []
         self._logged_step = 0
+        self._validated_step = -1
         self._rate = float("nan")
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         self._logged_step = checkpoint["global_step"]
+        self._validated_step = -1
         states = checkpoint["callbacks"].values()
         validated = max((state["validated_step"] for state in states if "validated_step" in state), default=-1)
         if trainer.is_global_zero and self.path.is_file():
             step = checkpoint["global_step"]
             self._rewrite([row for row in read_rows(self.path) if _seen(row, step, validated == step)])
+            self._validated_step = validated
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -50,7 +53,8 @@ class MetricsCsv(Callback):
             self._append(trainer, self._figures(trainer, "train/") | {"lr": self._rate})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking and trainer.global_step != self._validated_step:
+            self._validated_step = trainer.global_step
             self._append(trainer, self._figures(trainer, "val/"))
 
     @staticmethod

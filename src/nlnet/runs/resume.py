@@ -32,6 +32,8 @@ class ExactResume(Callback):
         self.validated_step = -1  # optimiser steps that the last finished validation had seen
         self._saved_step = -1
         self._leaving = False
+        self._trained = False
+        self._epoch_over = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"validated_step": self.validated_step}
@@ -54,6 +56,7 @@ class ExactResume(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, idx: int) -> None:
         self._leave_if_saved()
+        self._trained, self._epoch_over = True, False
         seed_everything_for(self.seed, trainer.fit_loop.epoch_loop.total_batch_idx, trainer.global_rank)
 
     def on_train_batch_end(
@@ -90,17 +93,18 @@ class ExactResume(Callback):
             self.validated_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._epoch_over = True
         self._leave_if_saved()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step > 0:
+        if self._trained or self._epoch_over:  # a resume that found nothing to do leaves the checkpoint as it is
             self._save(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         if trainer.state.fn != "fit" or not between_steps(trainer):
             return
         pending = validation_due(trainer) and self.validated_step != trainer.global_step
-        settle(checkpoint, trainer, pending=pending)
+        settle(checkpoint, trainer, pending=pending, epoch_over=self._epoch_over)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if getattr(trainer, "fast_dev_run", False):
