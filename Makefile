@@ -2,7 +2,7 @@
 # ARGS goes to the command: make demo ARGS="seed=1", make test ARGS="-k resume", make lock ARGS=--upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint format bolts lock clean
+.PHONY: help setup demo test test-full lint format bolts peers lock clean
 SHELL := /bin/bash
 
 VENV := .venv
@@ -38,6 +38,8 @@ format: setup  ## what lint asks for, as far as a program can do it
 
 bolts: $(VENV)/bolts  ## lightning-bolts, for optim/schedule=bolts_warmup_cosine; optional
 
+peers: $(VENV)/peers  ## mmaction2, mmcv and pytorchvideo, which tests and benchmarks compare with; optional
+
 lock: setup  ## compile requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev \
 		pyproject.toml -o requirements.lock $(ARGS)
@@ -68,4 +70,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 $(VENV)/bolts: $(VENV)/installed requirements-bolts.txt
 	@$(PIP) --no-deps --require-hashes -r requirements-bolts.txt
+	@touch $@
+
+$(VENV)/peers: $(VENV)/installed requirements-peers.txt
+	@$(PIP) --no-deps --require-hashes -r requirements-peers.txt
 	@touch $@
