@@ -1,43 +1,60 @@
 """The non-local block (section 3.3 and figure 2 of the paper)."""
 
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, cast
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
-from nlnet.ops import PAIRWISE, dot_product, embedded_gaussian
+from nlnet.errors import nearest
+from nlnet.layers.frozen_affine import FrozenAffine
+from nlnet.layers.positions import join, max_pool, project, project_to_map, split, to_map, to_positions
+from nlnet.layers.presets import BLOCK_PRESETS, Init, SubsampleOrder
+from nlnet.ops import PAIRWISE, affinity
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-_MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_POOL_SIZE = {1: (2,), 2: (2, 2), 3: (1, 2, 2)}
 
 
 class NonLocalBlock(nn.Module):
-    """z_i = x_i + BN(W y_i),  y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j).
+    """z_i = x_i + BN(W y_i),  y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j): equations 1 and 6 of the paper, sections 3.1-3.3.
 
     where:
     - x (B, C, [T, [H,]] W) is the input, z of the same shape the output; i runs over the N = T H W positions of x and
       j over the M positions of maxpool(x), N/4 of them for an image or a video ("sub-sampling"), N without it.
-    - theta, phi, g: 1x1x1 convolutions C -> D, on x, maxpool(x) and maxpool(x); D is C/2 (the "bottleneck").
+    - theta (B, N, D), phi (B, M, D), g (B, M, D): 1x1x1 convolutions C -> D of x; D is C/2 (the "bottleneck").
     - W: a 1x1x1 convolution D -> C (the paper's W_z), BN its batch norm, whose scale starts at zero: a new block is
       the identity, so a pretrained network keeps its output until it is trained.
-    - f, C(x): `pairwise`, a name in `nlnet.ops.PAIRWISE`. "embedded_gaussian": exp(theta_i . phi_j / sqrt(D)) over
-      its sum, a softmax; "dot_product": theta_i . phi_j over M.
+    - f, C(x): `pairwise`, a name in `nlnet.ops.PAIRWISE` (section 3.2):
+      "gaussian": exp(x_i . maxpool(x)_j) over its sum, without theta and phi;
+      "embedded_gaussian": exp(theta_i . phi_j / sqrt(D)) over its sum, a softmax;
+      "dot_product": theta_i . phi_j over M;
+      "concatenation": ReLU(w_f . [theta_i, phi_j]) over M, w_f (2D,) being `concat_project`.
 
-    Three choices follow the released implementation where it departs from the paper's text: the max pool comes
-    before phi and g, not after; the softmax is scaled by 1/sqrt(D) (`scale=False` is the paper's text); the
-    convolutions start from a Gaussian of deviation 0.01, biases zero, instead of He's initialisation.
+    In the state dict: theta, phi, g, out (W), norm (BN), concat_project (w_f, as a 1x1 convolution 2D -> 1). The
+    convolutions hold weights only; they run as matrix products, so hooks on them are not called. In a symbolic trace
+    (torch.fx) the block is one node. An empty batch passes through.
 
     Args:
         channels: C.
         dims: how many of T, H and W there are: 3 video, 2 image, 1 sequence.
         pairwise: the name of f.
+        preset: whose choices the options below follow where they are None: "official" (released Caffe2 code),
+            "paper" (its text) or "mmcv". See `nlnet.layers.BLOCK_PRESETS`.
         inner_channels: D, C/2 (at least 1) if None.
-        subsample: max-pool x by 2 along H and W (along W in a sequence) before phi and g. A dimension of length 1 is
-            left alone.
-        scale: scale the softmax by 1/sqrt(D). The dot product has no scale.
-        norm: "batch", or "none" for training with frozen statistics, where W starts at zero instead.
+        subsample: max-pool the keys by 2 along H and W (along W in a sequence). A dimension of length 1 is left alone.
+        subsample_order: pool x "before" phi and g, or their outputs "after" them.
+        scale: scale the embedded Gaussian's softmax by 1/sqrt(D). The other functions have no scale.
+        norm: "batch"; "affine", a `FrozenAffine`; or "none".
+        zero_init: what starts at zero: the "norm"'s scale, the "out" convolution, or "none" of them. If None, the
+            batch norm's scale where there is one, and the convolution otherwise.
+        out_bias: whether W has a bias.
+        init: the convolutions' weights, "normal" for N(0, 0.01) or "msra" for He's. Biases start at zero.
+        axes: which positions meet, in a video: all of them ("spacetime"), those of one frame ("space"), or those of
+            one location over time ("time", never pooled); table 2d.
+        temporal_group: in a video, the frames of a group whose positions meet, T being a multiple of it; the released
+            long-clip networks use 4 in res3. All frames if None.
 
     Raises ValueError if an argument or the input's shape does not fit.
     """
@@ -48,66 +65,222 @@ class NonLocalBlock(nn.Module):
         dims: int = 3,
         pairwise: str = "embedded_gaussian",
         *,
+        preset: str = "official",
         inner_channels: int | None = None,
         subsample: bool = True,
-        scale: bool = True,
-        norm: Literal["batch", "none"] = "batch",
+        subsample_order: SubsampleOrder | None = None,
+        scale: bool | None = None,
+        norm: Literal["batch", "affine", "none"] = "batch",
+        zero_init: Literal["norm", "out", "none"] | None = None,
+        out_bias: bool | None = None,
+        init: Init | None = None,
+        axes: Literal["spacetime", "space", "time"] = "spacetime",
+        temporal_group: int | None = None,
     ) -> None:
         super().__init__()
         if dims not in _CONV:
             raise ValueError(f"NonLocalBlock: dims must be 1, 2 or 3, got {dims!r}")
-        if pairwise not in PAIRWISE:
-            raise ValueError(f"NonLocalBlock: unknown pairwise {pairwise!r}, expected one of {', '.join(PAIRWISE)}")
-        if norm not in ("batch", "none"):
-            raise ValueError(f"NonLocalBlock: norm must be 'batch' or 'none', got {norm!r}")
         inner = max(channels // 2, 1) if inner_channels is None else inner_channels
         if channels < 1 or inner < 1:
             raise ValueError(f"NonLocalBlock: needs at least one channel, got {channels} and {inner} inner ones")
+        defaults = BLOCK_PRESETS[_one_of("preset", preset, BLOCK_PRESETS)]
         self.channels, self.dims, self.inner_channels = channels, dims, inner
-        self.pairwise, self.subsample = pairwise, subsample
-        self.scale = inner**-0.5 if scale and pairwise == "embedded_gaussian" else 1.0
+        self.pairwise = _one_of("pairwise", pairwise, PAIRWISE)
+        self.axes, self.temporal_group = _one_of("axes", axes, ("spacetime", "space", "time")), temporal_group
+        self._check_regions()
+        self.subsample = subsample and axes != "time"
+        self.subsample_order = _one_of(
+            "subsample_order", subsample_order or defaults.subsample_order, ("before", "after")
+        )
+        scaled = (defaults.scale if scale is None else scale) and pairwise == "embedded_gaussian"
+        self.scale = inner**-0.5 if scaled else 1.0
+        self.init = _one_of("init", init or defaults.init, ("normal", "msra"))
+        _one_of("norm", norm, ("batch", "affine", "none"))
+        self.zero_init = _one_of("zero_init", zero_init or _last(norm), ("norm", "out", "none"))
+        if zero_init == "norm" and norm != "batch":
+            raise ValueError(f"NonLocalBlock: zero_init='norm' needs norm='batch', whose scale is learnt; got {norm!r}")
         conv = _CONV[dims]
-        self.theta = conv(channels, inner, kernel_size=1)
-        self.phi = conv(channels, inner, kernel_size=1)
+        if pairwise != "gaussian":
+            self.theta = conv(channels, inner, kernel_size=1)
+            self.phi = conv(channels, inner, kernel_size=1)
         self.g = conv(channels, inner, kernel_size=1)
-        self.out = conv(inner, channels, kernel_size=1)
-        self.norm = _BATCH_NORM[dims](channels) if norm == "batch" else nn.Identity()
+        with_bias = norm == "none" or defaults.bias_before_norm if out_bias is None else out_bias
+        self.out = conv(inner, channels, kernel_size=1, bias=with_bias)
+        if pairwise == "concatenation":
+            self.concat_project = nn.Conv2d(2 * inner, 1, kernel_size=1, bias=False)
+        self.norm: nn.Module = nn.Identity()
+        if norm != "none":
+            self.norm = _BATCH_NORM[dims](channels) if norm == "batch" else FrozenAffine(channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Convolutions from N(0, 0.01), biases zero; the branch itself starts at zero."""
-        for conv in (self.theta, self.phi, self.g, self.out):
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.get_parameter("bias"))
-        last = self.out if isinstance(self.norm, nn.Identity) else self.norm
-        nn.init.zeros_(last.get_parameter("weight"))
+        """Weights from N(0, 0.01) or He's initialisation, biases zero; the branch itself at zero, by `zero_init`."""
+        for conv in self.children():
+            if isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                if self.init == "normal":
+                    nn.init.normal_(conv.weight, std=0.01)
+                else:
+                    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
+        if self.zero_init != "none":
+            last = self.norm if self.zero_init == "norm" else self.out
+            nn.init.zeros_(last.get_parameter("weight"))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """theta (B, N, D), phi (B, M, D) and g (B, M, D) of x (B, C, [T, [H,]] W): what the pairwise function sees."""
-        if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
-            expected = ("W", "H, W", "T, H, W")[self.dims - 1]
-            raise ValueError(f"NonLocalBlock: expected x (B, {self.channels}, {expected}), got {tuple(x.shape)}")
-        keys = self._pool(x) if self.subsample else x
-        return _positions(self.theta(x)), _positions(self.phi(keys)), _positions(self.g(keys))
+        """What the pairwise function sees of x (B, C, [T, [H,]] W): theta (B, N, D), phi (B, M, D), g (B, M, D).
+
+        The Gaussian sees x (B, N, C) and maxpool(x) (B, M, C) instead of theta and phi; the concatenation
+        a_i = w_theta . theta_i (B, N) and b_j = w_phi . phi_j (B, M), where w_f is [w_theta, w_phi].
+        """
+        self._check(x)
+        return self._embed(x, to_positions(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [T, [H,]] W) -> the same shape."""
-        theta, phi, g = self.embed(x)
-        if self.pairwise == "embedded_gaussian":
-            y_BND = embedded_gaussian(theta, phi, g, scale=self.scale)
-        else:
-            y_BND = dot_product(theta, phi, g)
-        y = y_BND.transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.norm(self.out(y))
+        if _is_symbolic(x):
+            return _one_node(self, x)
+        self._check(x)
+        if x.shape[0] == 0:
+            # An image without detections. Every parameter still gets a gradient, zero, as distributed training needs.
+            return x + 0 * torch.stack([p.sum() for p in self.parameters()]).sum()
+        query, key, value = self._embed(x, to_positions(x))
+        regions, interleaved = self._regions(x.shape[2:]), self.axes == "time"
+        y = self.attend(*(split(t, regions, interleaved=interleaved) for t in (query, key, value)))
+        y_BND = join(y, regions, interleaved=interleaved)
+        return x + self.norm(project_to_map(y_BND, self.out.weight, self.out.bias, like=x))
 
-    def _pool(self, x: Tensor) -> Tensor:
-        size = [min(k, n) for k, n in zip(_POOL_SIZE[self.dims], x.shape[2:], strict=True)]
-        return _MAX_POOL[self.dims](x, size)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """y = 1/C(x) sum_j f(x_i, x_j) g(x_j) (B, N, D) of what `embed` returns."""
+        return PAIRWISE[self.pairwise](query, key, value, **self._scale())
+
+    def attention(self, x: Tensor, positions: Tensor | Sequence[int]) -> Tensor:
+        """f(x_i, x_j) / C(x) for some positions i and all keys j they meet: (B, P, M), at the cost of these P rows.
+
+        Args:
+            x: (B, C, [T, [H,]] W).
+            positions: (P,), which i; that of frame t, row h and column w is (t H + h) W + w.
+
+        The keys j count through `key_size` in the same way: with `axes="space"` or groups those of the position's own
+        frames, with "time" those of its own location. Raises ValueError for a position outside of x.
+        """
+        self._check(x)
+        x_BNC = to_positions(x)
+        rows = torch.as_tensor(positions, device=x.device)
+        if rows.ndim != 1 or rows.dtype.is_floating_point or not ((rows >= 0) & (rows < x_BNC.shape[1])).all():
+            raise ValueError(f"attention: expected positions (P,) in [0, {x_BNC.shape[1]}), got {positions}")
+        query, key = self._query(x_BNC[:, rows]), self._key(x, self._key_source(x))
+        regions, interleaved = self._regions(x.shape[2:]), self.axes == "time"
+        if regions == 1:
+            return affinity(self.pairwise, query, key, **self._scale())
+        mine = rows % regions if interleaved else rows // (x_BNC.shape[1] // regions)
+        key = split(key, regions, interleaved=interleaved).unflatten(0, (len(x), regions))[:, mine]
+        row = affinity(self.pairwise, query.flatten(0, 1)[:, None], key.flatten(0, 1), **self._scale())
+        return row[:, 0].unflatten(0, (len(x), len(rows)))
+
+    def key_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The lengths [T, [H,]] W of the keys that one position meets in a map of lengths `size`; M is their product.
+
+        Raises ValueError if the block cannot take such a map.
+        """
+        frames = () if self.dims < 3 else (size[0] // (1 if self.axes == "time" else self._regions(size)),)
+        if self.axes == "time":
+            return (*frames, 1, 1)
+        return (*frames, *(max(n // 2, 1) if self.subsample else n for n in size[-2:]))
+
+    def _embed(self, x: Tensor, x_BNC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        source = self._key_source(x)
+        value = self._pool_after(project(to_positions(source), self.g.weight, self.g.bias), source.shape[2:])
+        return self._query(x_BNC), self._key(x, source), value
+
+    def _query(self, x_BNC: Tensor) -> Tensor:
+        if self.pairwise == "gaussian":
+            return x_BNC
+        if self.pairwise == "concatenation":
+            return self._folded(x_BNC, self.theta, self._w_f()[: self.inner_channels])
+        return project(x_BNC, self.theta.weight, self.theta.bias)
+
+    def _key(self, x: Tensor, source: Tensor) -> Tensor:
+        pooled_after = self.subsample and self.subsample_order == "after"
+        if self.pairwise == "gaussian":
+            return to_positions(max_pool(x) if pooled_after else source)
+        if self.pairwise == "concatenation" and not pooled_after:
+            return self._folded(to_positions(source), self.phi, self._w_f()[self.inner_channels :])
+        phi = self._pool_after(project(to_positions(source), self.phi.weight, self.phi.bias), source.shape[2:])
+        return phi @ self._w_f()[self.inner_channels :] if self.pairwise == "concatenation" else phi
+
+    def _key_source(self, x: Tensor) -> Tensor:
+        """What phi and g are applied to."""
+        return max_pool(x) if self.subsample and self.subsample_order == "before" else x
+
+    def _pool_after(self, t_BMD: Tensor, size: torch.Size) -> Tensor:
+        """What becomes of the outputs of phi and g on a map of lengths `size`."""
+        if not self.subsample or self.subsample_order == "before":
+            return t_BMD
+        return to_positions(max_pool(to_map(t_BMD, size)))
+
+    @staticmethod
+    def _folded(x_BNC: Tensor, conv: nn.Module, w_D: Tensor) -> Tensor:
+        """w . conv(x) (B, N): the product of w and the weights is one channel, so the D channels are never computed."""
+        # By attribute: a functional call puts tensors in place of the parameters.
+        weight, bias = cast(Tensor, conv.weight), cast(Tensor, conv.bias)
+        return project(x_BNC, w_D[None] @ weight.flatten(1), (w_D @ bias)[None]).squeeze(2)
+
+    def _w_f(self) -> Tensor:
+        """(2D,), the weights of theta and then those of phi."""
+        return self.concat_project.weight.flatten()
+
+    def _scale(self) -> dict[str, float]:
+        return {"scale": self.scale} if self.pairwise == "embedded_gaussian" else {}
+
+    def _regions(self, size: Sequence[int]) -> int:
+        """How many sets of positions there are that do not meet each other."""
+        if self.axes == "time":
+            return size[1] * size[2]
+        group = 1 if self.axes == "space" else self.temporal_group
+        return 1 if group is None else size[0] // group
+
+    def _check_regions(self) -> None:
+        if self.dims != 3 and (self.axes != "spacetime" or self.temporal_group is not None):
+            raise ValueError(f"NonLocalBlock: axes and temporal_group are for dims=3, got dims={self.dims}")
+        if self.temporal_group is not None and (self.axes != "spacetime" or self.temporal_group < 1):
+            raise ValueError(
+                f"NonLocalBlock: temporal_group must be at least 1 and with axes='spacetime', got "
+                f"{self.temporal_group} with axes={self.axes!r}"
+            )
+
+    def _check(self, x: Tensor) -> None:
+        lengths = ("W", "H, W", "T, H, W")[self.dims - 1]
+        expected = f"NonLocalBlock: expected x (B, {self.channels}, {lengths})"
+        if x.ndim != self.dims + 2 or x.shape[1] != self.channels or 0 in x.shape[2:]:
+            raise ValueError(f"{expected} with no length 0, got {tuple(x.shape)}")
+        if x.dtype != self.g.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"{expected} in {self.g.weight.dtype} like its weights, got {x.dtype}")
+        group = self.temporal_group
+        if group is not None and x.shape[2] % group:
+            raise ValueError(f"{expected} with T a multiple of temporal_group={group}, got {tuple(x.shape)}")
 
     def extra_repr(self) -> str:
-        return f"pairwise={self.pairwise}, subsample={self.subsample}, scale={self.scale:.4g}"
+        order = f"{self.subsample_order}" if self.subsample else "off"
+        region = self.axes if self.temporal_group is None else f"groups of {self.temporal_group} frames"
+        return f"pairwise={self.pairwise}, subsample={order}, scale={self.scale:.4g}, {region}"
 
 
-def _positions(x: Tensor) -> Tensor:
-    """(B, D, [T, [H,]] W) -> (B, N, D), a view; in a channels-last layout a contiguous one."""
-    return x.flatten(2).transpose(1, 2)
+def _last(norm: str) -> Literal["norm", "out"]:
+    """What starts at zero where nothing else is said: a frozen scale of zero would stay there."""
+    return "norm" if norm == "batch" else "out"
+
+
+def _is_symbolic(x: object) -> bool:
+    return isinstance(x, Proxy)
+
+
+def _one_node(block: NonLocalBlock, x: Any) -> Tensor:
+    """The call of `block` in a symbolic trace."""
+    return x.tracer.create_proxy("call_module", x.tracer.path_of_module(block), (x,), {})
+
+
+def _one_of(what: str, value: str, known: Collection[str]) -> str:
+    if value not in known:
+        raise ValueError(f"NonLocalBlock: unknown {what} {value!r}; {nearest(str(value), known)}")
+    return value

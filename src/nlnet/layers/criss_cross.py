@@ -1,0 +1,59 @@
+"""Criss-cross attention (CCNet)."""
+
+import torch
+from torch import Tensor, nn
+
+from nlnet.ops import criss_cross
+
+_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class CrissCrossAttention(nn.Module):
+    """x <- x + gamma * y(x), `recurrence` times;  y_i = sum_{j in cross(i)} softmax_j(query_i . key_j) value_j.
+
+    where:
+    - x (B, C, [T,] H, W) is the input and the output; cross(i) holds i's row and column (and line through time).
+    - query, key: 1x1 convolutions C -> D, D = C/8; value: one C -> C.
+    - gamma is learnt and starts at zero: a new layer is the identity.
+    - recurrence: all rounds share their weights. After 2 of them in an image (3 in a video) every position has
+      heard from every other one.
+
+    The parameters have the names of the released code, so its weights load as they are.
+
+    Source: CCNet (Huang et al., ICCV 2019), sections 3.2 and 3.3.
+
+    Args:
+        channels: C.
+        dims: 2 image, 3 video.
+        inner_channels: D, C/8 (at least 1) if None.
+        recurrence: the number of rounds, R in the paper.
+
+    Raises ValueError if an argument or the input's shape does not fit.
+    """
+
+    def __init__(self, channels: int, dims: int = 2, *, inner_channels: int | None = None, recurrence: int = 2) -> None:
+        super().__init__()
+        inner = max(channels // 8, 1) if inner_channels is None else inner_channels
+        if dims not in _CONV:
+            raise ValueError(f"CrissCrossAttention: dims must be 2 or 3, got {dims!r}")
+        if min(channels, inner, recurrence) < 1:
+            got = f"channels={channels}, inner_channels={inner}, recurrence={recurrence}"
+            raise ValueError(f"CrissCrossAttention: expected at least one of each, got {got}")
+        self.channels, self.dims, self.recurrence = channels, dims, recurrence
+        conv = _CONV[dims]
+        self.query_conv = conv(channels, inner, kernel_size=1)
+        self.key_conv = conv(channels, inner, kernel_size=1)
+        self.value_conv = conv(channels, channels, kernel_size=1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, [T,] H, W) -> the same shape."""
+        if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
+            expected = ("H, W", "T, H, W")[self.dims - 2]
+            raise ValueError(f"CrissCrossAttention: expected x (B, {self.channels}, {expected}), got {tuple(x.shape)}")
+        for _ in range(self.recurrence):
+            x = x + self.gamma * criss_cross(self.query_conv(x), self.key_conv(x), self.value_conv(x))
+        return x
+
+    def extra_repr(self) -> str:
+        return f"recurrence={self.recurrence}"

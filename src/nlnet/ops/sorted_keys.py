@@ -1,0 +1,175 @@
+"""The concatenation form without its map: a sort, prefix sums, a search.
+
+Over keys sorted by falling b, query i sees the first c_i, those with b_j > -a_i (equality adds nothing). With G_k and
+H_k the sums of the first k g_j and b_j g_j, its sum is a_i G_c + H_c. Written from the last key seen, with
+t_i = a_i + b_c,
+
+    y_i = (t_i G_c + L_c) / M,    L_k = H_k - b_k G_k,
+
+every part is as small as the result, so G and L may be rounded once summed; the sums themselves run in float64, because
+they cancel where few keys are seen.
+The gradient to g is the mirror image: key j is seen by the queries with c_i >= its rank, so queries are summed by c_i
+and those sums added up from the far end.
+
+All of it goes some channels at a time (w below), which bounds the memory and stays in the cache. Tables have a row for
+every number k of keys, 0 to M, and some more: R rows a clip, a multiple of `TRIANGLE`, and are flattened over clips.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+CHUNK = {"cpu": 2**21, "cuda": 2**24}
+"""Numbers, positions times channels, that are worked on at a time: what fits a cache, or fills a GPU."""
+
+TRIANGLE = 64
+"""Rows that a running sum takes at a time, as one product with a triangular matrix."""
+
+
+def concatenation_sorted(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """y_i = 1/M sum_j relu(a_i + b_j) g_j in O((N + M) log M + (N + M) E).
+
+    Shapes: a (B, N), b (B, M), g (B, M, E) -> (B, N, E).
+    """
+    return _concatenation(a, b, g)[0]
+
+
+def table_rows(m: int) -> int:
+    """R: the rows of a table for M keys."""
+    return (m // TRIANGLE + 1) * TRIANGLE
+
+
+def running_sums(x_BRW: Tensor, factor: float, *, reverse: bool = False) -> Tensor:
+    """Row k becomes `factor` times the sum of rows 0 to k, or in reverse of rows k to R - 1; x is overwritten."""
+    b, rows, w = x_BRW.shape
+    x = x_BRW.view(b, -1, TRIANGLE, w)
+    if reverse:
+        x[:, :-1, -1] += x[:, 1:].sum(2).flip(1).cumsum(1).flip(1)
+    else:
+        x[:, 1:, 0] += x[:, :-1].sum(2).cumsum(1)
+    triangle = x.new_full((TRIANGLE, TRIANGLE), factor)
+    triangle = triangle.triu() if reverse else triangle.tril()
+    return torch.bmm(triangle.expand(b * rows // TRIANGLE, -1, -1), x.flatten(0, 1)).view(b, rows, w)
+
+
+def _shifted(x_BMW: Tensor) -> Tensor:
+    """The table in float64 whose row k is that of key k, from 1: row 0, no key, and those after row M are zero."""
+    b, m, w = x_BMW.shape
+    table = x_BMW.new_empty(b, table_rows(m), w, dtype=torch.float64)
+    table[:, :1], table[:, 1 : m + 1], table[:, m + 1 :] = 0, x_BMW, 0
+    return table
+
+
+class _Seen(NamedTuple):
+    """b_k (B, R, 1), the last of the first k keys, in float64, and t_i (B N, 1), from the sorted order."""
+
+    last: Tensor
+    t: Tensor
+
+
+def _sort(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The keys by falling b, numbered over all clips (B M,), and the row c_i of each query in a table (B N,)."""
+    falling, order = b.sort(dim=1, descending=True)
+    counts = torch.searchsorted(-falling, a.contiguous())
+    clip = torch.arange(len(b), device=a.device)[:, None]
+    m = b.shape[1]
+    return (order + clip * m).flatten(), (counts + clip * table_rows(m)).flatten()
+
+
+def _seen(a: Tensor, b: Tensor, keys: Tensor, rows: Tensor) -> _Seen:
+    falling = b.flatten().index_select(0, keys).view(*b.shape, 1)
+    last = _shifted(falling)
+    return _Seen(last, (a.flatten() + last.to(b.dtype).flatten().index_select(0, rows))[:, None])
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 or more: what tables are rounded to, and what holds the sum of two half-precision numbers."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+def _columns(a: Tensor, g: Tensor) -> Iterator[slice]:
+    """Channels to work on at a time: whole cache lines."""
+    clips, m, e = g.shape
+    limit = CHUNK.get(g.device.type, CHUNK["cuda"]) // max(clips * (a.shape[1] + m), 1)
+    width = max(limit // 16 * 16, 16)
+    return (slice(start, min(start + width, e)) for start in range(0, e, width))
+
+
+def _in_order(g_BMW: Tensor, keys: Tensor) -> Tensor:
+    return wide(g_BMW).reshape(-1, g_BMW.shape[2]).index_select(0, keys).view(g_BMW.shape)
+
+
+@torch.library.custom_op("nlnet::concatenation", mutates_args=())
+def _concatenation(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y, and for the backward pass the table of G_k / M, the order of the keys and the rows of the queries."""
+    (clips, m, e), (keys, rows) = g.shape, _sort(wide(a), wide(b))
+    seen = _seen(wide(a), wide(b), keys, rows)
+    result = g.new_empty(a.numel(), e)
+    slopes = wide(g.new_empty(0)).new_empty(clips * table_rows(m), e)
+    for columns in _columns(a, g):
+        g_BMW = _in_order(g[..., columns], keys)
+        slope = running_sums(_shifted(g_BMW), 1 / m)
+        level = running_sums(_shifted(g_BMW).mul_(seen.last), 1 / m).addcmul_(seen.last, slope, value=-1)
+        slopes[:, columns] = slope.flatten(0, 1)
+        y = level.to(g_BMW.dtype).flatten(0, 1).index_select(0, rows)
+        y.addcmul_(slopes[:, columns].index_select(0, rows), seen.t)
+        result[:, columns] = y
+    return result.view(*a.shape, e), slopes, keys, rows
+
+
+@_concatenation.register_fake
+def _(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    clips, m, e = g.shape
+    slopes = wide(g.new_empty(0)).new_empty(clips * table_rows(m), e)
+    keys, rows = (t.new_empty(t.shape[0] * t.shape[1], dtype=torch.int64) for t in (b, a))
+    return g.new_empty(*a.shape, e), slopes, keys, rows
+
+
+@torch.library.custom_op("nlnet::concatenation_backward", mutates_args=())
+def _gradients(
+    grad: Tensor, a: Tensor, b: Tensor, g: Tensor, slopes: Tensor, keys: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """da_i = grad_i . G_c / M,  db_j = g_j . P_j / M,  dg_j = sum_i (a_i + b_j) grad_i / M,  P_j = sum_i grad_i.
+
+    The sums run over the queries i that see key j.
+    """
+    (clips, m, e), seen = g.shape, _seen(wide(a), wide(b), keys, rows)
+    falling = seen.last[:, 1 : m + 1]
+    grad_a, grad_b, grad_g = torch.zeros_like(seen.t), torch.zeros_like(falling), g.new_empty(clips * m, e)
+    for columns in _columns(a, g):
+        grad_NW = wide(grad[..., columns].reshape(a.numel(), -1).contiguous())
+        grad_a += (slopes[:, columns].index_select(0, rows) * grad_NW).sum(1, keepdim=True)
+        sums = _by_count(grad_NW, clips, rows, m)
+        t_sums = _by_count(grad_NW * seen.t, clips, rows, m).addcmul_(seen.last, sums, value=-1)
+        sums, t_sums = (running_sums(x, 1 / m, reverse=True)[:, 1 : m + 1] for x in (sums, t_sums))
+        grad_b += (sums * _in_order(g[..., columns], keys)).sum(2, keepdim=True)
+        grad_g[:, columns].index_copy_(0, keys, t_sums.addcmul_(falling, sums).to(g.dtype).reshape(clips * m, -1))
+    unsorted = b.new_empty(clips * m).index_copy_(0, keys, grad_b.to(b.dtype).flatten())
+    return grad_a.to(a.dtype).view(a.shape), unsorted.view(b.shape), grad_g.view(g.shape)
+
+
+def _by_count(x_NW: Tensor, clips: int, rows: Tensor, m: int) -> Tensor:
+    """The table of the sums, in float64, of the queries that see k keys."""
+    table = x_NW.new_zeros(clips * table_rows(m), x_NW.shape[1], dtype=torch.float64)
+    return table.index_add_(0, rows, x_NW.double()).view(clips, table_rows(m), -1)
+
+
+@_gradients.register_fake
+def _(
+    grad: Tensor, a: Tensor, b: Tensor, g: Tensor, slopes: Tensor, keys: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return a.new_empty(a.shape), b.new_empty(b.shape), g.new_empty(g.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs, *output[1:])
+
+
+def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (None, None, None) if grad is None else _gradients(grad, *ctx.saved_tensors)
+
+
+_concatenation.register_autograd(_backward, setup_context=_save)
