@@ -5,16 +5,14 @@ from collections.abc import Sequence
 import pytest
 
 from nlnet.errors import UserError
-from nlnet.models.placement import PRESETS, place
-
-R50 = {"res2": 3, "res3": 4, "res4": 6, "res5": 3}
-R101 = R50 | {"res4": 23}
-DEMO = {"res2": 1, "res3": 3}
+from nlnet.models.networks import NETWORKS
+from nlnet.models.placement import place
 
 
 def names(nonlocal_blocks: int | str | Sequence[str], network: str = "r50") -> list[str]:
-    blocks = {"r50": R50, "r101": R101, "demo": DEMO}[network]
-    return [f"{stage}.{i}" for stage, i in place(nonlocal_blocks, blocks, PRESETS[network])]
+    of = NETWORKS[f"c2d_{network}"]
+    blocks = {name: stage.blocks for name, stage in of.stages.items()}
+    return [f"{stage}.{i}" for stage, i in place(nonlocal_blocks, blocks, of.places)]
 
 
 @pytest.mark.parametrize(
@@ -33,9 +31,16 @@ def names(nonlocal_blocks: int | str | Sequence[str], network: str = "r50") -> l
         ("demo", 2, "res3.0 res3.1"),
         ("demo", 5, "res3.0 res3.1"),
         ("demo", 10, "res3.0 res3.1"),
+        ("r50", "res2", "res2.1"),
+        ("r50", "res3", "res3.2"),
+        ("r50", "res4", "res4.4"),
+        ("r50", "res5", "res5.1"),
+        ("r101", "res4", "res4.21"),
+        ("demo", "res2", "res2.0"),
+        ("demo", "res5", "res3.0"),
     ],
 )
-def test_numbers(network: str, count: int, expected: str) -> None:
+def test_numbers_and_stages(network: str, count: int | str, expected: str) -> None:
     assert names(count, network) == expected.split()
 
 
@@ -48,7 +53,7 @@ def test_a_list_is_put_in_the_networks_order() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (2, "no placement is known for that number. Give one of 0, 1, 5, 10"),
+        (2, "no placement is known for that number. Give one of 0, 1, 5, 10, res2, res3, res4, res5"),
         (-1, "no placement is known"),
         ([], "the list is empty.*0 for none"),
         ("", "no block ''"),

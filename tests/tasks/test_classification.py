@@ -70,6 +70,27 @@ def test_weights_decay_and_norms_and_biases_do_not():
     assert norms < {names[id(p)] for p in kept["params"]}
 
 
+def decaying(net, undecayed):
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    decayed, kept = parameter_groups(net, undecayed)
+    assert (kept["weight_decay"], "weight_decay" in decayed) == (0.0, False)
+    return {names[id(p)] for p in decayed["params"]}, {names[id(p)] for p in kept["params"]}
+
+
+def test_the_official_recipe_keeps_decay_off_norms_alone():
+    net = build_model("c2d_demo", nonlocal_blocks=1, num_classes=4)
+    decayed, kept = decaying(net, "norms")
+    assert {"fc.bias", "res3.0_nonlocal.out.bias", "stem.conv.weight"} <= decayed
+    assert {"stem.bn.weight", "stem.bn.bias", "res3.0_nonlocal.norm.weight", "res2.0.downsample.1.bias"} <= kept
+    assert all(".bn" in name or "norm." in name or "downsample.1" in name for name in kept)
+    everything, nothing = decaying(net, "nothing")
+    assert (everything, nothing) == (decayed | kept, set())
+    frozen = build_model("c2d_demo", nonlocal_blocks=1, num_classes=4, norm="frozen")
+    assert decaying(frozen, "norms") == (decayed, set())
+    with pytest.raises(UserError, match=r"optim\.undecayed=norm is unknown; nearest: norms"):
+        parameter_groups(net, "norm")
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

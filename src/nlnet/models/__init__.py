@@ -1,7 +1,9 @@
 """The paper's video networks, with non-local blocks where they are asked for."""
 
-from nlnet.models.build import NETWORKS, build_model
+from nlnet.models.build import build_model
 from nlnet.models.flops import ModelSummary, describe
+from nlnet.models.insertion import insert_nonlocal
+from nlnet.models.networks import NETWORKS
 from nlnet.models.resnet3d import ResNet3d
 
-__all__ = ["NETWORKS", "ModelSummary", "ResNet3d", "build_model", "describe"]
+__all__ = ["NETWORKS", "ModelSummary", "ResNet3d", "build_model", "describe", "insert_nonlocal"]

@@ -1,26 +1,23 @@
 """The networks by name."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Literal
+import inspect
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
 from torch import nn
 
 from nlnet.errors import UserError, nearest
 from nlnet.layers import NonLocalBlock
-from nlnet.models.placement import PRESETS, NonlocalBlocks, place
-from nlnet.models.resnet3d import ResNet3d, Stage, Stem
+from nlnet.models.frozen import FrozenBatchNorm3d
+from nlnet.models.networks import NETWORKS, Pools
+from nlnet.models.placement import NonlocalBlocks, place
+from nlnet.models.resnet3d import ResNet3d, Stage
 from nlnet.ops import PAIRWISE
 
-
-@dataclass(frozen=True)
-class _Network:
-    title: str
-    placement: str
-    stem: Callable[[str, int], Stem]
-    stages: Mapping[str, Stage]
-    pool2: bool
-    fc_std: float = 0.01
+GEOMETRIES = ("paper", "dense", "sparse")
+_GIVEN_BY_NAME = {"self", "channels", "dims", "pairwise", "subsample", "scale", "temporal_group"}
 
 
 def build_model(
@@ -30,33 +27,52 @@ def build_model(
     num_classes: int = 400,
     pairwise: str = "embedded_gaussian",
     subsample: bool = True,
-    scale: bool = True,
-    geometry: Literal["dense", "sparse"] = "dense",
+    scale: bool | None = None,
+    nonlocal_groups: Mapping[str, int] | None = None,
+    nonlocal_options: Mapping[str, Any] | None = None,
+    geometry: Literal["paper", "dense", "sparse"] | None = None,
     pool1_padding: Literal[0, 1] = 1,
+    pool1_frames: Literal[1, 2, 3] | None = None,
+    pool2_frames: Literal[1, 2, 3] | None = None,
+    inflation: Literal["3x1x1", "3x3x3"] = "3x1x1",
+    norm: Literal["batch", "frozen"] = "batch",
     dropout: float = 0.5,
     head: Literal["linear", "mlp"] = "linear",
 ) -> ResNet3d:
     """The network `name`: clip (B, 3, T, H, W) -> logits (B, num_classes).
 
     c2d_r50, c2d_r101 are 2-D ResNets with temporal pooling; i3d_r50, i3d_r101 have a 5x7x7 first convolution and 3x1x1
-    kernels in every second residual block (table 1 and section 4 of the paper). c2d_demo and i3d_demo learn from
+    kernels in every second residual block (table 1 and section 4 of the paper). slow_r50, slow_r101 keep all frames
+    to the end and have 3x1x1 kernels in all blocks of res4 and res5. c2d_demo and i3d_demo learn from
     scratch on clips of 8x32x32 in minutes; a position of c2d_demo sees 11x11 pixels of one frame, and pixels meet only
     in the final mean or in a non-local block.
 
     Args:
         name: a name above.
-        nonlocal_blocks: 0, 1, 5 or 10 as in the paper (section 4 and table 2), or a list of the residual blocks that
-            a non-local block follows, counted from 0, such as ["res3.1", "res4.3"]. 1 is right before the last block
-            of res4; 5 every other block of res3 and res4, 10 every block. The demo networks have two places: 1 or 2,
-            and 5 or 10 take both.
+        nonlocal_blocks: 0, 1, 5 or 10 as in the paper (section 4 and table 2); a stage, "res2" to "res5", for one
+            block right before its last residual block (table 2b); or a list of the residual blocks that a non-local
+            block follows, counted from 0, such as ["res3.1", "res4.3"]. 1 is "res4"; 5 every other block of res3 and
+            res4, 10 every block. The demo networks have two places: 1 or 2, and 5 or 10 take both.
         num_classes: the number of logits.
         pairwise: the blocks' pairwise function, a name in `nlnet.ops.PAIRWISE`.
         subsample: max-pool the blocks' keys by 2 along H and W.
-        scale: scale the softmax by 1/sqrt(D), as released.
-        geometry: "dense" (32x2 and 128x1 inputs, table 1): conv1 and pool1 halve the frames. "sparse" (8x8 and 32x4):
-            they keep them. The demo networks always keep all frames.
-        pool1_padding: 1 for the paper's 56x56 after pool1 at 224x224 input; 0 for the released networks' 55x55,
-            whose dense pool1 also spans 2 frames instead of 3. The demo networks have no pool1.
+        scale: scale the softmax by 1/sqrt(D); None: as the blocks' preset has it ("official" does).
+        nonlocal_groups: how many frames attend among themselves, by stage: {"res3": 4} in the released networks for
+            128x1 and 32x4 clips. In the other stages all frames do.
+        nonlocal_options: further arguments of `NonLocalBlock`; those that are None are its own choice. In a network
+            with frozen norms new blocks have none, as released.
+        geometry: "paper" (table 1): conv1 and pool1 halve the frames, the pools span three frames. "dense" (released
+            for 32x2 and 128x1): they span two. "sparse" (released for 8x8 and 32x4; also of pytorchvideo and
+            SlowFast): conv1 and pool1 keep all frames. None: "sparse" for Slow, which has no other, "dense" for the
+            rest. The demo networks always keep all frames.
+        pool1_padding: 1 for the paper's 56x56 after pool1 at 224x224 input; 0 for the released networks' 55x55.
+        pool1_frames: the frames that pool1 spans where it halves them, if not what `geometry` says (with
+            pool1_padding=1 "dense" takes three). 1 takes every other frame, as mmaction2 does.
+        pool2_frames: the frames that the pool after res2 spans; 1 leaves it out. Slow has none.
+        inflation: the kernels over three frames that i3d and slow have: "3x1x1" in the residual blocks' first
+            convolution, or "3x3x3" in their second (table 2e).
+        norm: "batch", or "frozen" for batch norm with constant statistics, scales and shifts (128-frame clips and
+            Charades in the paper), which needs trained weights to start from.
         dropout: the probability before the last linear layer.
         head: "linear", or "mlp" for one hidden layer on the pooled features.
 
@@ -64,28 +80,31 @@ def build_model(
     """
     _one_of("model name", name, NETWORKS)
     _one_of("pairwise", pairwise, PAIRWISE)
-    _one_of("geometry", geometry, ("dense", "sparse"))
+    _one_of("geometry", geometry, (*GEOMETRIES, None))
     _one_of("pool1_padding", pool1_padding, (0, 1))
+    _one_of("pool1_frames", pool1_frames, (1, 2, 3, None))
+    _one_of("pool2_frames", pool2_frames, (1, 2, 3, None))
+    _one_of("inflation", inflation, ("3x1x1", "3x3x3"))
+    _one_of("norm", norm, ("batch", "frozen"))
     _one_of("head", head, ("linear", "mlp"))
     if not 0 <= dropout < 1:
         raise UserError(f"dropout={dropout}: give a probability, at least 0 and below 1.")
     if num_classes < 1:
         raise UserError(f"num_classes={num_classes}: a network needs at least one class.")
-    network = NETWORKS[name]
-    places = place(
-        nonlocal_blocks, {s: stage.blocks for s, stage in network.stages.items()}, PRESETS[network.placement]
-    )
-
-    def nonlocal_block(channels: int) -> nn.Module:
-        return NonLocalBlock(channels, dims=3, pairwise=pairwise, subsample=subsample, scale=scale)
-
+    network, frozen = NETWORKS[name], norm == "frozen"
+    places = place(nonlocal_blocks, {s: stage.blocks for s, stage in network.stages.items()}, network.places)
+    pools = Pools(geometry, pool1_padding, pool1_frames, pool2_frames)
+    cubic = inflation == "3x3x3"
+    options: dict[str, Any] = {"norm": "none"} if frozen else {}
+    options |= _chosen(nonlocal_options) | ({} if scale is None else {"scale": scale})
     return ResNet3d(
-        network.title,
-        network.stem(geometry, pool1_padding),
-        network.stages,
+        network.title + _traits(cubic and any(stage.temporal for stage in network.stages.values()), frozen),
+        network.stem(pools),
+        {key: _adapted(stage, cubic, frozen) for key, stage in network.stages.items()},
         places,
-        nonlocal_block,
-        pool2=network.pool2,
+        partial(_block, _groups(nonlocal_groups, network.stages), pairwise=pairwise, subsample=subsample, **options),
+        pool2=network.pool2(pools),
+        norm=FrozenBatchNorm3d if frozen else nn.BatchNorm3d,
         num_classes=num_classes,
         dropout=dropout,
         hidden=head == "mlp",
@@ -93,58 +112,42 @@ def build_model(
     )
 
 
-def _resnet(title: str, placement: str, depths: tuple[int, int, int, int], *, inflated: bool) -> _Network:
-    """Table 1 of the paper; inflated, its I3D: 3x1x1 in res2, in every second block of res3 and res4, and in res5.1."""
-    every_second = (range(depths[0]), range(0, depths[1], 2), range(0, depths[2], 2), (1,))
-    stages = {
-        f"res{k + 2}": Stage(
-            blocks=depth,
-            width=64 * 2**k,
-            channels=256 * 2**k,
-            stride=1 if k == 0 else 2,
-            temporal=every_second[k] if inflated else (),
-        )
-        for k, depth in enumerate(depths)
-    }
-
-    def stem(geometry: str, pool1_padding: int) -> Stem:
-        kernel = (5 if inflated else 1, 7, 7)
-        p = pool1_padding
-        if geometry == "dense":
-            # two frames without padding, as released, or three with it, as in the paper: both halve them
-            return Stem(64, kernel, (2, 2, 2), nn.MaxPool3d((2 + p, 3, 3), stride=2, padding=p))
-        return Stem(64, kernel, (1, 2, 2), nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, p, p)))
-
-    return _Network(title, placement, stem, stages, pool2=True)
+def _traits(cubic: bool, frozen: bool) -> str:
+    traits = [text for text, true in (("3x3x3 kernels", cubic), ("frozen norms", frozen)) if true]
+    return f" ({', '.join(traits)})" if traits else ""
 
 
-def _demo(title: str, *, inflated: bool) -> _Network:
-    """Width 16, on maps of 16x16 in res2 and 8x8 in res3, where only the first block looks at its neighbours."""
-    stages = {
-        "res2": Stage(blocks=1, width=16, channels=32, stride=1, temporal=range(inflated), zero_init=False),
-        "res3": Stage(
-            blocks=3, width=32, channels=64, stride=2, temporal=range(0, 3 * inflated, 2), spatial=1, zero_init=False
-        ),
-    }
+def _adapted(stage: Stage, cubic: bool, frozen: bool) -> Stage:
+    # A frozen scale of zero would shut its residual branch for good.
+    return replace(stage, cubic=cubic, zero_init=stage.zero_init and not frozen)
 
-    def stem(geometry: str, pool1_padding: int) -> Stem:
-        return Stem(16, (3 if inflated else 1, 3, 3), (1, 2, 2))
 
-    # A glyph fills a few positions of the mean over all: from 0.01 its gradient stays too small for hundreds of steps.
-    return _Network(title, "demo", stem, stages, pool2=False, fc_std=0.1)
+def _block(groups: Mapping[str, int], stage: str, channels: int, **options: Any) -> nn.Module:
+    if stage in groups:
+        options["temporal_group"] = groups[stage]
+    try:
+        return NonLocalBlock(channels, dims=3, **options)
+    except ValueError as error:
+        raise UserError(f"nonlocal_options: {error}") from error
+
+
+def _chosen(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that are not None. Raises UserError for one that `NonLocalBlock` does not have."""
+    known = inspect.signature(NonLocalBlock.__init__).parameters.keys() - _GIVEN_BY_NAME
+    for key in options or {}:
+        if key not in known:
+            raise UserError(f"nonlocal_options.{key}: non-local blocks have no such option; {nearest(key, known)}.")
+    return {key: value for key, value in (options or {}).items() if value is not None}
+
+
+def _groups(groups: Mapping[str, int] | None, stages: Mapping[str, Stage]) -> Mapping[str, int]:
+    for stage in groups or {}:
+        if stage not in stages:
+            raise UserError(f"nonlocal_groups.{stage}: there is no such stage; {nearest(stage, stages)}.")
+    return groups or {}
 
 
 def _one_of(what: str, value: object, known: Collection[object]) -> None:
     if value not in known:
-        names = [str(k) for k in known]
+        names = [str(k) for k in known if k is not None]
         raise UserError(f"{what} {value!r} is unknown; {nearest(str(value), names)}.")
-
-
-NETWORKS: Mapping[str, _Network] = {
-    "c2d_r50": _resnet("C2D-R50", "r50", (3, 4, 6, 3), inflated=False),
-    "i3d_r50": _resnet("I3D-R50", "r50", (3, 4, 6, 3), inflated=True),
-    "c2d_r101": _resnet("C2D-R101", "r101", (3, 4, 23, 3), inflated=False),
-    "i3d_r101": _resnet("I3D-R101", "r101", (3, 4, 23, 3), inflated=True),
-    "c2d_demo": _demo("C2D-demo", inflated=False),
-    "i3d_demo": _demo("I3D-demo", inflated=True),
-}

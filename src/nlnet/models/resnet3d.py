@@ -1,10 +1,11 @@
-"""C2D and I3D residual networks (table 1 and section 4 of the paper).
+"""C2D, I3D and Slow residual networks (table 1 and section 4 of the paper).
 
 Shapes: B clips, C channels, T frames, H rows, W columns.
 """
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +29,10 @@ class Stem:
 class Stage:
     """A run of residual blocks at one resolution: `blocks` bottlenecks `width` wide inside and `channels` wide outside.
 
-    `stride` is the first block's, along H and W; `temporal` are the blocks whose first kernel is 3x1x1 (I3D) instead
-    of 1x1x1; the first `spatial` blocks have 3x3 kernels, the others see one position only (all if None). With
-    `zero_init` a new block passes its shortcut on.
+    `stride` is the first block's, along H and W. `temporal` are the blocks that look at three frames: in their first
+    convolution (3x1x1 instead of 1x1x1), or with `cubic` in their second one (3x3x3 instead of 1x3x3). The first
+    `spatial` blocks have 3x3 kernels, the others see one position only (all if None). With `zero_init` a new block
+    passes its shortcut on.
     """
 
     blocks: int
@@ -38,12 +40,16 @@ class Stage:
     channels: int
     stride: int
     temporal: Collection[int] = ()
+    cubic: bool = False
     spatial: int | None = None
     zero_init: bool = True
 
 
 class Bottleneck(nn.Module):
-    """ReLU(shortcut(x) + BN(1x1x1 ReLU(BN(1x3x3 ReLU(BN(tx1x1 x)))))), the stride in the 1x3x3."""
+    """ReLU(shortcut(x) + N(1x1x1 ReLU(N(ux3x3 ReLU(N(tx1x1 x)))))), the stride in the ux3x3, N the norm.
+
+    `temporal_kernels` is (t, u).
+    """
 
     def __init__(
         self,
@@ -52,21 +58,23 @@ class Bottleneck(nn.Module):
         channels: int,
         *,
         stride: int,
-        temporal_kernel: int,
+        temporal_kernels: tuple[int, int],
         spatial_kernel: int,
+        norm: Callable[[int], nn.Module],
         zero_init: bool,
     ) -> None:
         super().__init__()
-        space = (1, spatial_kernel, spatial_kernel)
-        self.conv1, self.bn1 = _conv(channels_in, width, (temporal_kernel, 1, 1)), nn.BatchNorm3d(width)
-        self.conv2, self.bn2 = _conv(width, width, space, (1, stride, stride)), nn.BatchNorm3d(width)
-        self.conv3, self.bn3 = _conv(width, channels, (1, 1, 1)), nn.BatchNorm3d(channels)
+        t, u = temporal_kernels
+        self.conv1, self.bn1 = _conv(channels_in, width, (t, 1, 1)), norm(width)
+        self.conv2 = _conv(width, width, (u, spatial_kernel, spatial_kernel), (1, stride, stride))
+        self.bn2 = norm(width)
+        self.conv3, self.bn3 = _conv(width, channels, (1, 1, 1)), norm(channels)
         if zero_init:
-            nn.init.zeros_(self.bn3.weight)
+            nn.init.zeros_(self.bn3.get_parameter("weight"))
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
             projection = _conv(channels_in, channels, (1, 1, 1), (1, stride, stride))
-            self.downsample = nn.Sequential(projection, nn.BatchNorm3d(channels))
+            self.downsample = nn.Sequential(projection, norm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -85,8 +93,9 @@ class ResNet3d(nn.Module):
         stem: the first convolution.
         stages: the stages by name, in order.
         places: the residual blocks (stage, index) that a non-local block follows.
-        nonlocal_block: makes a non-local block for so many channels.
-        pool2: whether a temporal max pool by 2 follows the first stage.
+        nonlocal_block: makes a non-local block for a stage and so many channels.
+        pool2: the temporal pool after the first stage, None where there is none.
+        norm: makes a norm for so many channels.
         num_classes: the number of logits.
         dropout: the probability before the last linear layer.
         hidden: put one hidden layer with ReLU, as wide as the features, on the pooled features.
@@ -99,9 +108,10 @@ class ResNet3d(nn.Module):
         stem: Stem,
         stages: Mapping[str, Stage],
         places: Collection[tuple[str, int]],
-        nonlocal_block: Callable[[int], nn.Module],
+        nonlocal_block: Callable[[str, int], nn.Module],
         *,
-        pool2: bool,
+        pool2: nn.MaxPool3d | None,
+        norm: Callable[[int], nn.Module],
         num_classes: int,
         dropout: float,
         hidden: bool,
@@ -109,15 +119,16 @@ class ResNet3d(nn.Module):
     ) -> None:
         super().__init__()
         self.title = title
-        trunk: dict[str, nn.Module] = {"stem": _stem(stem)}
+        trunk: dict[str, nn.Module] = {"stem": _stem(stem, norm)}
         if stem.pool is not None:
             trunk["pool1"] = stem.pool
         channels = stem.channels
         for name, stage in stages.items():
-            trunk[name] = _stage(channels, stage, {i for s, i in places if s == name}, nonlocal_block)
+            after = {i for s, i in places if s == name}
+            trunk[name] = _stage(channels, stage, after, partial(nonlocal_block, name), norm)
             channels = stage.channels
-            if pool2 and "pool2" not in trunk:
-                trunk["pool2"] = nn.MaxPool3d((2, 1, 1))
+            if pool2 is not None and "pool2" not in trunk:
+                trunk["pool2"] = pool2
         self.trunk_names = tuple(trunk)
         for name, module in trunk.items():
             self.add_module(name, module)
@@ -140,7 +151,25 @@ class ResNet3d(nn.Module):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         # a plain mean: adaptive 3-D pooling has no deterministic backward on CUDA
         pooled_BC = self.features(x_BCTHW).mean((2, 3, 4))
-        return self.fc(self.dropout(self.hidden(pooled_BC)))
+        return self._logits(pooled_BC)
+
+    def dense(self, x_BCTHW: Tensor, window: tuple[int, int]) -> Tensor:
+        """Logits (B, P, num_classes) of a clip of any height and width, the classifier applied at P places.
+
+        A place is a window of `window` = (rows, columns) of the last feature map, averaged over all of T' too, as
+        `forward` averages the whole map; the places are one position apart, P = (H' - rows + 1) (W' - columns + 1).
+        With the window that the training crop fills (7 x 7 for 224 pixels) this is the fully-convolutional test
+        (section 4.1). Raises ValueError where the map is smaller than the window.
+        """
+        features_BCTHW = self.features(x_BCTHW)
+        frames, *sides = features_BCTHW.shape[2:]
+        if sides[0] < window[0] or sides[1] < window[1]:
+            raise ValueError(f"{self.title}: a window of {window} does not fit into a feature map of {tuple(sides)}")
+        pooled_BC1HW = F.avg_pool3d(features_BCTHW, (frames, *window), stride=1)
+        return self._logits(pooled_BC1HW.flatten(2).transpose(1, 2))
+
+    def _logits(self, pooled: Tensor) -> Tensor:
+        return self.fc(self.dropout(self.hidden(pooled)))
 
 
 def _conv(
@@ -154,22 +183,30 @@ def _conv(
     return conv
 
 
-def _stem(stem: Stem) -> nn.Sequential:
-    layers = {"conv": _conv(3, stem.channels, stem.kernel, stem.stride), "bn": nn.BatchNorm3d(stem.channels)}
+def _stem(stem: Stem, norm: Callable[[int], nn.Module]) -> nn.Sequential:
+    layers = {"conv": _conv(3, stem.channels, stem.kernel, stem.stride), "bn": norm(stem.channels)}
     return _sequential(layers | {"relu": nn.ReLU(inplace=True)})
 
 
-def _stage(channels: int, stage: Stage, places: set[int], nonlocal_block: Callable[[int], nn.Module]) -> nn.Sequential:
+def _stage(
+    channels: int,
+    stage: Stage,
+    places: set[int],
+    nonlocal_block: Callable[[int], nn.Module],
+    norm: Callable[[int], nn.Module],
+) -> nn.Sequential:
     spatial = stage.blocks if stage.spatial is None else stage.spatial
     layers: dict[str, nn.Module] = {}
     for i in range(stage.blocks):
+        frames = 3 if i in stage.temporal else 1
         layers[str(i)] = Bottleneck(
             channels if i == 0 else stage.channels,
             stage.width,
             stage.channels,
             stride=stage.stride if i == 0 else 1,
-            temporal_kernel=3 if i in stage.temporal else 1,
+            temporal_kernels=(1, frames) if stage.cubic else (frames, 1),
             spatial_kernel=3 if i < spatial else 1,
+            norm=norm,
             zero_init=stage.zero_init,
         )
         if i in places:

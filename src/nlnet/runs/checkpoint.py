@@ -44,7 +44,13 @@ def check_fits(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor], path:
 _FREE = (
     "callbacks",
     "ckpt_path",
+    "data.allow_pipe",
+    "data.cache_dir",
+    "data.cache_gb",
     "data.num_workers",
+    "data.parallel_reads",
+    "data.read_ahead_mb",
+    "data.read_timeout_s",
     "demo",
     "extras",
     "logger",

@@ -17,16 +17,16 @@ def has_shards(cfg: DictConfig) -> bool:
     return bool(cfg.data.get("shards"))
 
 
-def asks_for_demo(overrides: Sequence[str]) -> bool:
-    """Whether the command line says `size=demo`."""
-    return "size=demo" in overrides
+def asks_for_demo(cfg: DictConfig, overrides: Sequence[str]) -> bool:
+    """Whether the command line says `size=demo`, or what that is for the experiment."""
+    return not {"size=demo", f"size={cfg.demo_size}"}.isdisjoint(overrides)
 
 
 def runs_demo(cfg: DictConfig, overrides: Sequence[str], env: Mapping[str, str] | None = None) -> bool:
     """Whether this run is a demo. Raises UserError where shards are missing and a demo would mislead."""
     if has_shards(cfg):
         return False
-    if asks_for_demo(overrides):
+    if asks_for_demo(cfg, overrides):
         return True
     reason = _why_not(cfg, os.environ if env is None else env)
     if reason:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from nlnet.errors import UserError
+
 
 def step(
     optimizer: Optimizer,
@@ -24,6 +26,25 @@ def step(
     if marks != sorted(marks):
         raise ValueError(f"milestones must not decrease, got {list(milestones)}")
     return _schedule(optimizer, _steps(warmup, total_steps), lambda s: gamma ** sum(s >= mark for mark in marks))
+
+
+def step_epochs(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    milestones: Sequence[float],
+    epochs: int,
+    gamma: float = 0.1,
+    warmup: float = 0,
+) -> LambdaLR:
+    """`step` with milestones and warm-up in epochs, of `epochs` altogether; half an epoch is 0.5.
+
+    Raises UserError if the run's length is not given in epochs.
+    """
+    if epochs is None or epochs < 1:
+        raise UserError("optim/schedule=step_epochs counts epochs: set trainer.max_epochs, or length=epochs")
+    marks = [_epochs(mark, epochs, total_steps) for mark in milestones]
+    return step(optimizer, total_steps, milestones=marks, gamma=gamma, warmup=_epochs(warmup, epochs, total_steps))
 
 
 def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0, final: float = 0.0) -> LambdaLR:
@@ -44,6 +65,10 @@ def constant(optimizer: Optimizer, total_steps: int, *, warmup: float = 0) -> La
 
 def _schedule(optimizer: Optimizer, warmup: int, factor: Callable[[int], float]) -> LambdaLR:
     return LambdaLR(optimizer, lambda s: (s + 1) / warmup if s < warmup else factor(s))
+
+
+def _epochs(length: float, epochs: int, total_steps: int) -> int:
+    return round(length * total_steps / epochs)
 
 
 def _steps(length: float, total_steps: int) -> int:

@@ -13,21 +13,22 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from nlnet.data import synthetic
-from nlnet.data.module import ClipDataModule
 from nlnet.errors import UserError
 from nlnet.runs.config import compose
 from nlnet.runs.demo import has_shards, runs_demo
 from nlnet.runs.identity import Identity, create, last_run_dir, new_run_dir, was_restarted
 from nlnet.runs.instantiate import instantiate
-from nlnet.tasks.classification import ClassificationTask, check_kind
+from nlnet.runs.precise_bn import PreciseBatchNorm
+from nlnet.runs.start import scaled_rate, start_weights
+from nlnet.tasks.classification import check_kind
 
 
 def finish_config(cfg: DictConfig, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
-    """The configuration that the run really uses: with the demo's size and clips where the demo rule says so."""
+    """The configuration that the run really uses: with the demo's size and data where the demo rule says so."""
     demo = runs_demo(cfg, overrides)
-    if demo and cfg.size_name != "demo":
+    if (demo or "size=demo" in overrides) and f"size={cfg.demo_size}" not in overrides:
         # After the experiment and before the debug group and the command line, which is where `size` stands.
-        cfg = compose([*(o for o in overrides if not o.startswith("size=")), "size=demo"], config_name)
+        cfg = compose([*(o for o in overrides if not o.startswith("size=")), f"size={cfg.demo_size}"], config_name)
     experiments = [o.split("=", 1)[1] for o in overrides if o.startswith("experiment=")]
     with open_dict(cfg):
         cfg.demo = demo
@@ -44,8 +45,8 @@ def identity_of(cfg: DictConfig) -> Identity:
     return Identity(cfg.task_name, cfg.experiment_name, cfg.demo)
 
 
-def make_data(cfg: DictConfig) -> ClipDataModule:
-    """The data module; a demo's clips are made first where they are not there yet."""
+def make_data(cfg: DictConfig) -> Any:
+    """The data module of clips or images; a demo's are made first where they are not there yet."""
     if cfg.demo and not has_shards(cfg):
         cfg.data.shards = str(synthetic.ensure(Path(cfg.paths.data_dir), cfg.data.dataset, rank_zero_only(print)))
     settings = cfg.data.copy()
@@ -54,18 +55,26 @@ def make_data(cfg: DictConfig) -> ClipDataModule:
     return instantiate(settings, cfg.extras.allow_targets)
 
 
-def make_task(cfg: DictConfig, data: ClipDataModule) -> ClassificationTask:
+def make_task(cfg: DictConfig, data: Any) -> Any:
     """The task with its network, sized for the classes of the data."""
+    if cfg.task.kind == "detection":
+        from nlnet.runs.detection import make_detection_task  # with torchvision, which clips do without
+
+        return make_detection_task(cfg, data)
     check_kind(cfg.task.kind, data.train.task, data.shards)
     allow = cfg.extras.allow_targets
     # Called here, not by Hydra, which would instantiate the targets within `settings` as well.
     make = instantiate(cfg.task, allow, _partial_=True)
+    net = instantiate(cfg.model, allow, num_classes=len(data.train.classes))
+    for line in start_weights(net, cfg):
+        rank_zero_only(print)(line, flush=True)
     return make(
-        net=instantiate(cfg.model, allow, num_classes=len(data.train.classes)),
+        net=net,
         classes=list(data.train.classes),
         groups={name: list(classes) for name, classes in data.train.groups.items()},
-        optimizer=instantiate(cfg.optim.optimizer, allow),
+        optimizer=instantiate(cfg.optim.optimizer, allow, **scaled_rate(cfg)),
         schedule=instantiate(cfg.optim.schedule, allow),
+        undecayed=cfg.optim.undecayed,
         max_missing_eval=data.max_missing_eval,
         settings=OmegaConf.to_container(cfg, resolve=True),
     )
@@ -100,7 +109,10 @@ def make_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback]) -> pl.Traine
     loggers = [instantiate(node, allow) for node in (cfg.get("logger") or {}).values() if node]
     if not loggers:  # the monitor refuses to run without one; metrics.csv has the rate in any case
         configured = [callback for callback in configured if not isinstance(callback, LearningRateMonitor)]
-    return instantiate(cfg.trainer, allow, callbacks=[*callbacks, *configured], logger=loggers or False)
+    # Statistics are estimated before the last checkpoint is written, so theirs is the first callback of all.
+    first = [callback for callback in configured if isinstance(callback, PreciseBatchNorm)]
+    others = [callback for callback in configured if not isinstance(callback, PreciseBatchNorm)]
+    return instantiate(cfg.trainer, allow, callbacks=[*first, *callbacks, *others], logger=loggers or False)
 
 
 def plain(value: Any) -> float | None:

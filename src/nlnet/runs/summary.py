@@ -13,7 +13,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from nlnet.runs.accounting import Accounting
 from nlnet.runs.identity import read_record, write_record
-from nlnet.tasks.classification import ClassificationTask
 
 PACKAGES = ("nlnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "webdataset", "hydra-core", "av")
 
@@ -21,7 +20,7 @@ PACKAGES = ("nlnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics"
 class Summary:
     """The record of one run, written when it begins and when it ends, however it ends."""
 
-    def __init__(self, run_dir: Path, cfg: DictConfig, account: Accounting, task: ClassificationTask) -> None:
+    def __init__(self, run_dir: Path, cfg: DictConfig, account: Accounting, task: Any) -> None:
         self.run_dir, self.account, self.task = run_dir, account, task
         self.main = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
         earlier = read_record(run_dir)
@@ -58,11 +57,10 @@ class Summary:
         return figures
 
     def end(self, status: str, figures: dict[str, float], seconds: float) -> None:
-        """Write the outcome. Called on every rank: the counts are summed over them."""
-        totals = self.account.totals() if status == "finished" else {}
+        """Write the outcome, and what was read and skipped up to then."""
         if not self.main:
             return
-        self.record = read_record(self.run_dir) | self.record | totals
+        self.record = read_record(self.run_dir) | self.record | self.account.totals()
         self.record |= {
             "status": status,
             "seconds": round(self.seconds_before + seconds, 1),

@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 
 from nlnet.errors import UserError
 from nlnet.evaluation.metrics import VideoMetrics
+from nlnet.tasks.missing import beside, check_missing, gather
 from nlnet.tasks.parameter_groups import parameter_groups
 from nlnet.tasks.total_steps import total_steps
 
@@ -38,6 +39,7 @@ class ClassificationTask(pl.LightningModule):
         groups: named sets of class indices that are reported apart.
         optimizer: parameter groups -> optimiser.
         schedule: (optimiser, total steps) -> scheduler, stepped at every optimiser step.
+        undecayed: which parameters weight decay leaves alone, a word of `nlnet.tasks.parameter_groups`.
         max_missing_eval: how many validation videos may be unreadable before validation stops.
         settings: plain types, saved with every checkpoint and logged as hyper-parameters.
     """
@@ -52,6 +54,7 @@ class ClassificationTask(pl.LightningModule):
         optimizer: Callable[..., Optimizer],
         schedule: Callable[..., LRScheduler],
         *,
+        undecayed: str = "norms_and_biases",
         max_missing_eval: int = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -60,7 +63,7 @@ class ClassificationTask(pl.LightningModule):
         self.net, self.kind, self.monitor, self.classes = net, kind, monitor, tuple(classes)
         self.metrics, self.eval_loss = VideoMetrics(kind, groups), MeanMetric()
         self.max_missing_eval = max_missing_eval
-        self._optimizer, self._schedule = optimizer, schedule
+        self._optimizer, self._schedule, self._undecayed = optimizer, schedule, undecayed
         self._failed: list[tuple[str, str]] = []
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -98,8 +101,11 @@ class ClassificationTask(pl.LightningModule):
         """Names of the classes that no video of the last evaluation has; the mean average precision leaves them out."""
         return [self.classes[k] for k in self.metrics.absent_classes]
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["classes"] = list(self.classes)  # for predictions, which have no shards to read them from
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self._optimizer(parameter_groups(self.net))
+        optimizer = self._optimizer(parameter_groups(self.net, self._undecayed))
         schedule = self._schedule(optimizer, total_steps=total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -119,22 +125,14 @@ class ClassificationTask(pl.LightningModule):
         self.metrics.update(batch["indices"][real], scores, targets)
 
     def _report(self, stage: str) -> None:
-        failed = self._gather_failed()
-        if len(failed) > self.max_missing_eval and not self.trainer.sanity_checking:
-            named = ", ".join(f"{key} ({cause})" for key, cause in failed[:10])
-            raise UserError(
-                f"{len(failed)} validation videos could not be read: {named}{', ...' if len(failed) > 10 else ''};"
-                f" repair them, or allow it with data.max_missing_eval={len(failed)}"
-            )
+        failed = sorted(gather(self._failed))
+        if not self.trainer.sanity_checking:
+            check_missing(failed, self.max_missing_eval)
         figures = self.metrics.compute() | {"loss": self.eval_loss.compute()}
+        if failed:  # beside the others, so that nobody takes them for those of all videos
+            figures["videos_missing"] = torch.tensor(float(len(failed)))
+            self.print(f"{stage}: {beside(int(figures['videos']), failed)}")
         self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
-
-    def _gather_failed(self) -> list[tuple[str, str]]:
-        if self.trainer.world_size == 1:
-            return sorted(self._failed)
-        shares: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(shares, self._failed)
-        return sorted(pair for share in shares for pair in share)
 
     def _over_ranks(self, value: Tensor) -> Tensor:
         """The sum of a scalar over all ranks."""
