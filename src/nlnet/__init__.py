@@ -5,13 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nlnet import ops
+    from nlnet.checkpoints import from_pretrained
     from nlnet.layers import NonLocalBlock
-    from nlnet.models import build_model
+    from nlnet.models import build_model, insert_nonlocal
 
 __version__ = "0.1.0"
-__all__ = ["NonLocalBlock", "__version__", "build_model", "ops"]
+__all__ = ["NonLocalBlock", "__version__", "build_model", "from_pretrained", "insert_nonlocal", "ops"]
 
-_HOMES = {"NonLocalBlock": "nlnet.layers", "build_model": "nlnet.models"}
+_HOMES = {
+    "from_pretrained": "nlnet.checkpoints",
+    "NonLocalBlock": "nlnet.layers",
+    "build_model": "nlnet.models",
+    "insert_nonlocal": "nlnet.models",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -49,6 +49,23 @@ def run_ranks(target: Callable[..., Any], world_size: int, *arguments: Any, time
 
 def train_rank(rank: int, world_size: int, port: int, overrides: Sequence[str], log: str) -> None:
     """One rank of a training, started as a scheduler starts it."""
+    _become(rank, world_size, port)
+    train_command(overrides, f"{log}.{rank}")
+
+
+def eval_rank(rank: int, world_size: int, port: int, overrides: Sequence[str]) -> None:
+    """One rank of an evaluation, likewise."""
+    import torch
+
+    torch.set_num_threads(1)
+    _become(rank, world_size, port)
+    os.environ.pop("NLNET_RUN_DIR", None)
+    from nlnet.cli.eval import evaluate, load_run_config
+
+    evaluate(load_run_config(overrides))
+
+
+def _become(rank: int, world_size: int, port: int) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -57,7 +74,6 @@ def train_rank(rank: int, world_size: int, port: int, overrides: Sequence[str], 
         "LOCAL_RANK": str(rank),
         "NODE_RANK": "0",
     }
-    train_command(overrides, f"{log}.{rank}")
 
 
 def train_command(overrides: Sequence[str], log: str | None = None) -> None:
@@ -65,6 +81,7 @@ def train_command(overrides: Sequence[str], log: str | None = None) -> None:
     import torch
 
     torch.set_num_threads(1)
+    os.environ.pop("NLNET_RUN_DIR", None)  # of a run that a test has made in its own process
     sys.path.insert(0, TESTS)
     sys.argv = ["train.py", *overrides]
     if log:

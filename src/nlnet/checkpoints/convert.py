@@ -1,0 +1,173 @@
+"""From a foreign checkpoint to our state dict and the arguments of the network that gives the same logits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlnet.checkpoints import alexhex7, caffe2, gluoncv, mmaction2, pytorchvideo, slowfast, torchvision
+from nlnet.checkpoints.infer import Shape, infer, make, shapes
+from nlnet.checkpoints.report import Report
+from nlnet.checkpoints.source import Source, rename
+from nlnet.errors import UserError, nearest
+
+Reader = Callable[[Path, Path | None], Source]
+
+SOURCES: Mapping[str, Reader] = {
+    "caffe2": caffe2.read,
+    "slowfast": slowfast.read,
+    "mmaction2": mmaction2.read,
+    "pytorchvideo": pytorchvideo.read,
+    "gluoncv": gluoncv.read,
+    "alexhex7": alexhex7.read,
+    "torchvision": torchvision.read,
+}
+"""What can be converted; each reads a file, with a configuration beside it where its program has one."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network or a block with somebody's weights: `build()` makes it, `save` writes what `from_pretrained` reads."""
+
+    state_dict: dict[str, Tensor]
+    model: dict[str, Any]
+    """The arguments of `build_model`; for a block alone, of `NonLocalBlock`, which has `channels`."""
+    report: Report
+    source: str
+
+    def build(self) -> nn.Module:
+        """The network in evaluation mode. Missing keys that were allowed keep their initial values."""
+        return build(self.model, self.state_dict, self.report.missing)
+
+    def save(self, path: str | Path) -> None:
+        """A PyTorch file of tensors and plain values."""
+        content = {"model": self.model, "state_dict": self.state_dict, "missing": list(self.report.missing)}
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content | {"source": self.source}, path)
+
+
+def build(
+    model: Mapping[str, Any], state: Mapping[str, Tensor], missing: Sequence[str] | Mapping[str, str]
+) -> nn.Module:
+    """The network or block of these arguments with these weights, in evaluation mode; only `missing` may be missing.
+
+    Raises RuntimeError, as `load_state_dict` does, if the weights are not this network's.
+    """
+    net = make(model)
+    initial = net.state_dict()
+    net.load_state_dict({**{key: initial[key] for key in missing if key in initial}, **state})
+    return net.eval()
+
+
+def convert(
+    path: str | Path, source: str, *, config: str | Path | None = None, allow: Sequence[str] = (), **model: Any
+) -> Converted:
+    """The weights in `path`, a checkpoint of the program `source`, as ours, and the network they belong to.
+
+    Args:
+        path: the file.
+        source: a name in `SOURCES`.
+        config: the program's own configuration of the network, where what it computes is not in the file (mmaction2).
+        allow: patterns of left-over and missing keys that are no error, such as "fc.*".
+        model: arguments of `build_model` that are known better than from the file; for a 2-D ResNet, the `name` of
+            the network to inflate it into. For a block alone, arguments of `NonLocalBlock`.
+
+    Raises UserError if the file cannot be read, if a key has no counterpart, or if something that changes the logits
+    is neither in the file nor given.
+    """
+    if source not in SOURCES:
+        raise UserError(f"source {source!r} is unknown; {nearest(source, SOURCES)}")
+    read = SOURCES[source](Path(path), None if config is None else Path(config))
+    report = Report(training=[key for key in read.tensors if rename(key, [(p, "") for p in read.training]) is not None])
+    targets = {key: rename(key, read.rules) for key in read.tensors if key not in report.training}
+    ours = {target: read.tensors[key] for key, target in targets.items() if target is not None}
+    arguments = {**read.model, **model}
+    if "channels" not in arguments:
+        arguments = infer(ours, arguments) | arguments
+    _check_known(arguments, read.unknown, str(path))
+    wanted = shapes(arguments)
+    state = _fill(read, targets, wanted, report)
+    report.check(allow, f"{path} as {source}")
+    return Converted(state, arguments, report, source)
+
+
+def _check_known(arguments: Mapping[str, Any], unknown: Mapping[str, str], path: str) -> None:
+    for key, where in unknown.items():
+        of_blocks = key in ("pairwise", "scale") and not arguments.get("nonlocal_blocks", 1)
+        of_softmax = key == "scale" and arguments.get("pairwise") != "embedded_gaussian"
+        if key not in arguments and not of_blocks and not of_softmax:
+            raise UserError(f"{path}: {key} changes the output and is not in the file. {where}")
+
+
+def _fill(
+    read: Source, targets: Mapping[str, str | None], wanted: Mapping[str, Shape], report: Report
+) -> dict[str, Tensor]:
+    """Our state dict, in the network's order; what became of every key goes to the report."""
+    state: dict[str, Tensor] = {}
+    why: dict[str, str] = {}
+    for key, target in targets.items():
+        if target is None or target not in wanted:
+            _leave(read, key, report)
+            continue
+        value = fit(read.tensors[key], wanted[target])
+        if value is None:
+            why[target] = f"{key} is {tuple(read.tensors[key].shape)}, here {wanted[target]}"
+            report.left_over[key] = f"{target} is {wanted[target]}, here {tuple(read.tensors[key].shape)}"
+        elif target in state:
+            report.left_over[key] = f"a second tensor for {target}"
+        else:
+            state[target] = value
+            report.mapped[key] = target
+    for target, shape in wanted.items():
+        if target in state:
+            continue
+        if (constant := _constant(target, shape, state, read.folded_norms)) is not None:
+            state[target], report.made[target] = constant
+        else:
+            report.missing[target] = why.get(target, "no source key")
+    return {target: state[target] for target in wanted if target in state}
+
+
+def _leave(read: Source, key: str, report: Report) -> None:
+    """A key that no rule knows is left over, but for an equal copy of one that a rule does know."""
+    original = rename(key, read.copies)
+    if original is None or original not in read.tensors:
+        report.left_over[key] = "no rule knows it"
+    elif torch.equal(read.tensors[key], read.tensors[original]):
+        report.folded[key] = f"a copy of {original}"
+    else:
+        report.left_over[key] = f"it should be a copy of {original} and differs"
+
+
+def fit(value: Tensor, shape: Shape) -> Tensor | None:
+    """`value` with this shape: as it is, without or with trailing ones, or a 2-D kernel over t frames, divided by t.
+
+    The sum over t equal frames of a kernel / t is the 2-D kernel's answer (paper section 3.4, "inflation"). None where
+    it does not fit.
+    """
+    here = tuple(value.shape)
+    if here == shape:
+        return value.clone()
+    if len(here) == 4 and len(shape) == 5 and here == (*shape[:2], *shape[3:]):
+        return (value / shape[2]).unsqueeze(2).expand(shape).contiguous()
+    if here + (1,) * (len(shape) - len(here)) == shape + (1,) * (len(here) - len(shape)):
+        return value.reshape(shape).clone()
+    return None
+
+
+def _constant(target: str, shape: Shape, state: Mapping[str, Tensor], folded: bool) -> tuple[Tensor, str] | None:
+    """The value of what a source need not have: a norm's batch counter, and the statistics of one folded to s x + b."""
+    norm, _, name = target.rpartition(".")
+    if f"{norm}.weight" not in state:
+        return None
+    if name == "num_batches_tracked":
+        return torch.tensor(0), "0"
+    if folded and name == "running_mean":
+        return torch.zeros(shape), "0, the norm is folded"
+    if folded and name == "running_var":
+        # so that weight / sqrt(variance + eps) is the folded scale
+        return torch.full(shape, 1 - 1e-5), "1 - eps, the norm is folded"
+    return None

@@ -1,0 +1,66 @@
+"""`nlnet-convert SRC --source NAME`: somebody's checkpoint as one of ours, with an account of every key."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nlnet.checkpoints import SOURCES, Converted, convert
+from nlnet.cli.errors import run
+from nlnet.errors import UserError
+
+
+def main() -> None:
+    """The console command `nlnet-convert`."""
+    run(_convert)
+
+
+def _convert() -> None:
+    arguments = _parser().parse_args()
+    model = dict(_setting(text) for text in arguments.set)
+    converted = convert(arguments.path, arguments.source, config=arguments.config, allow=arguments.allow, **model)
+    for line in converted.report.lines():
+        print(line)
+    print(_summary(converted))
+    if arguments.out:
+        converted.save(arguments.out)
+        print(f"written: {arguments.out}; nlnet.from_pretrained({str(arguments.out)!r}) builds it")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nlnet-convert", description=__doc__)
+    parser.add_argument("path", type=Path, metavar="SRC", help="the checkpoint")
+    parser.add_argument("--source", required=True, choices=list(SOURCES), help="the program that wrote it")
+    parser.add_argument("--config", type=Path, help="the configuration it was trained with (mmaction2, slowfast)")
+    parser.add_argument("--out", type=Path, help="write the network here")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an argument of nlnet.build_model known better than from the file, such as geometry=dense",
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="left-over and missing keys that are no error, such as 'fc.*'",
+    )
+    return parser
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise UserError(f"--set {text}: give KEY=VALUE, such as --set geometry=dense")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {text}: the value cannot be read: {error}") from error
+
+
+def _summary(converted: Converted) -> str:
+    chosen = ", ".join(f"{key}={value}" for key, value in converted.model.items())
+    return f"\n{converted.report.counts()}\nnetwork: {chosen}"

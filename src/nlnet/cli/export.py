@@ -1,0 +1,24 @@
+"""`nlnet-export CKPT --format onnx --out FILE`: a network in a format that runs without this project."""
+
+import argparse
+from pathlib import Path
+
+from nlnet.checkpoints import from_pretrained
+from nlnet.checkpoints.export import FORMATS, export
+from nlnet.cli.errors import run
+
+
+def main() -> None:
+    """The console command `nlnet-export`."""
+    run(_export)
+
+
+def _export() -> None:
+    parser = argparse.ArgumentParser(prog="nlnet-export", description=__doc__)
+    parser.add_argument("path", type=Path, metavar="CKPT", help="a run's folder or checkpoint, or a converted file")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="torch: for torch.export.load")
+    parser.add_argument("--out", required=True, type=Path, help="the file to write")
+    arguments = parser.parse_args()
+    difference = export(from_pretrained(arguments.path), arguments.out, arguments.format)
+    size = arguments.out.stat().st_size / 2**20
+    print(f"written: {arguments.out} ({size:.1f} MiB), logits within {difference:.1e} of the network's")
