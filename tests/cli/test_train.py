@@ -13,6 +13,12 @@ from nlnet.runs.metrics_csv import read_rows
 from nlnet.runs.setup import load
 
 SMALL = ["size=demo", "data.batch_size=8", "data.num_workers=0", "trainer.max_epochs=2", "callbacks.progress=null"]
+# The experiments that differ in code and not only in numbers; the rest run with the full tests.
+PATHS = [
+    "charades_nl", "charades_nl_lfb", "kinetics_i3d_nl_128f", "table2a_gaussian", "table2a_dot_product",
+    "table2a_concatenation", "table2b_res2", "table2d_time",
+]  # fmt: skip
+VIDEO_EXPERIMENTS = [name for name in options("experiment") if not name.startswith(("coco_", "table5_", "table6_"))]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +85,10 @@ def test_continuing_a_run_that_is_through_reports_it_again(finished, command):
     assert read_rows(run_dir / "metrics.csv") == rows
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+@pytest.mark.parametrize(
+    "experiment",
+    [name if name in PATHS else pytest.param(name, marks=pytest.mark.full) for name in VIDEO_EXPERIMENTS],
+)
 def test_every_experiment_runs_one_step(experiment, charades_shards, kinetics_shards, tmp_path):
     shards = charades_shards if experiment.startswith("charades") else kinetics_shards
     overrides = [

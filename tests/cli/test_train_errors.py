@@ -109,7 +109,7 @@ def test_a_checkpoint_of_another_network(command, tmp_path, charades_shards):
     assert "real run" in err
 
 
-def test_unreadable_clips_are_counted_in_training_and_named_in_validation(command, tmp_path, broken):
+def test_unreadable_clips_are_counted_in_training_and_named_in_validation(command, tmp_path, broken, capfd):
     shard = broken / "charades-train-000000.tar"
     data = bytearray(shard.read_bytes())
     data[600:5000] = bytes(4400)  # the first samples' bytes no longer have the manifest's CRC32
@@ -130,4 +130,5 @@ def test_unreadable_clips_are_counted_in_training_and_named_in_validation(comman
     assert "data.max_missing_eval=1" in err
     assert "(checksum)" in err
     figures, _ = train(load([*overrides, "data.max_missing_eval=1"]))
-    assert figures["val/videos"] == 19
+    assert (figures["val/videos"], figures["val/videos_missing"]) == (19, 1)
+    assert "val: 19 of 20 videos; could not read test0" in capfd.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers.processes import run_process
-from nlnet.data.augment import center_crop, prepare_clips, random_crop
+from nlnet.data.augment import center_crop, color_factors, prepare_clips, random_crop
 from nlnet.data.clips import ClipGeometry
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View, read_video
 from nlnet.data.module import load_manifest
@@ -26,7 +26,7 @@ def loader(shards, *, train=True, batch_size=8, rank=0, world=1, workers=0, seed
 
 def same(a, b):
     assert a.keys() == b.keys()
-    for name in a:
+    for name in a.keys() - {"reading"}:  # how long it took
         if isinstance(a[name], torch.Tensor):
             assert torch.equal(a[name], b[name]), name
         else:
@@ -142,3 +142,48 @@ def test_a_batch_shows_the_frames_of_its_samples(charades_shards):
         video = read_video(manifest, str(charades_shards), manifest.samples[index])
         frames = decode_clip(video, range(1, 7))  # the middle 6 of 8
         assert np.array_equal(batch["clips"][slot].numpy(), frames)  # short side 32 is the lower end of the scale, 24
+
+
+def test_colours_change_as_torchvision_changes_them():
+    from torchvision.transforms.v2 import functional as V
+
+    rng = np.random.default_rng(0)
+    colors = np.stack([color_factors(0.4, rng) for _ in range(3)])
+    assert np.array_equal(color_factors(0.0, rng), np.ones(3))
+    assert ((colors >= 0.6) & (colors <= 1.4)).all()
+    generator = torch.Generator().manual_seed(0)
+    clips = [torch.randint(0, 256, (3, side, side, 3), generator=generator, dtype=torch.uint8) for side in (32, 24, 40)]
+    inputs = prepare_clips(clips, torch.zeros(3, dtype=torch.bool), 24, torch.tensor(colors, dtype=torch.float32))
+    plain = prepare_clips(clips, torch.zeros(3, dtype=torch.bool), 24)
+    for (brightness, contrast, saturation), before, ours in zip(colors, plain, inputs, strict=True):
+        frames = (before * 0.225 + 0.45).transpose(0, 1).double()
+        expected = V.adjust_saturation(V.adjust_contrast(V.adjust_brightness(frames, brightness), contrast), saturation)
+        torch.testing.assert_close(ours.transpose(0, 1).double(), (expected - 0.45) / 0.225, atol=1e-3, rtol=0)
+
+
+def test_colours_are_drawn_for_training_from_the_sample_alone(charades_shards):
+    manifest = load_manifest(str(charades_shards), "charades", "train")
+
+    def drawn(train, batch_size):
+        view = View(ClipGeometry(6, 1), size=24, scale=(24, 32), flip=True, train=train, color_jitter=0.4)
+        batches = ClipBatches(manifest, str(charades_shards), view, Share(batch_size), 1, 2)
+        return {
+            int(i): c for batch in ClipLoader(batches) for i, c in zip(batch["indices"], batch["colors"], strict=True)
+        }
+
+    eights, fours = drawn(True, 8), drawn(True, 4)
+    assert all(torch.equal(eights[i], fours[i]) for i in eights)
+    assert len({tuple(c.tolist()) for c in eights.values()}) == len(eights)
+    view = View(ClipGeometry(6, 1), size=24, scale=(24, 32), flip=True, train=False, color_jitter=0.4)
+    assert "colors" not in next(iter(ClipLoader(ClipBatches(manifest, str(charades_shards), view, Share(8), 1, 2))))
+
+
+def test_an_iterator_that_is_not_used_reads_nothing(charades_shards):
+    """As a trainer makes one before it restores the position."""
+    running = loader(charades_shards, workers=1)
+    iter(running)
+    assert running._loader._iterator is None
+    running.load_state_dict({"epoch": 1, "t": 2})
+    assert [len(batch["indices"]) for batch in running] == [8, 8]
+    assert running.state_dict() == {"epoch": 2, "t": 0}
+    running.close()

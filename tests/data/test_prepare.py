@@ -1,22 +1,16 @@
 """From folders of videos to shards: names, cuts, skips, restarts after an interruption, and refusals."""
 
 import csv
-import hashlib
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from helpers.preparing import charades, clip, digests, settings
 from nlnet.data import prepare as module
-from nlnet.data.encode import encode_frames
 from nlnet.data.manifest import Manifest
+from nlnet.data.output import Folder
 from nlnet.data.plan import Settings
 from nlnet.data.prepare import prepare
 from nlnet.data.video import decode_clip, probe
@@ -25,37 +19,8 @@ from nlnet.errors import UserError
 KINETICS = "label,youtube_id,time_start,time_end,split\n"
 
 
-def clip(number: int, frames: int = 8, fps: float = 8.0) -> bytes:
-    """A small video that differs from the others in its grey and in every frame."""
-    images = np.full((frames, 32, 48, 3), 20 + 7 * number % 200, np.uint8)
-    for k in range(frames):
-        images[k, :, : 4 + 4 * (k % 8)] = 250
-    return encode_frames(images, fps)
-
-
-def charades(root: Path, count: int, extra: str = "") -> Path:
-    (root / "videos").mkdir(parents=True)
-    rows = ""
-    for i in range(count):
-        (root / "videos" / f"V{i:02d}.mp4").write_bytes(clip(i))
-        rows += f"V{i:02d},c{i:03d} 0.00 0.50;c100 0.25 1.00,1.0\n"
-    (root / "Charades_v1_train.csv").write_text("id,actions,length\n" + rows + extra)
-    return root
-
-
-def settings(source: Path, out: Path, dataset: str = "charades", **more: Any) -> Settings:
-    defaults = {"dataset": dataset, "out": out, "annotations": source, "videos": source, "workers": 2}
-    return Settings(**{**defaults, **more})
-
-
-def read(path: Path) -> Manifest:
-    return Manifest.from_json(path.read_text(), str(path))
-
-
-def digests(out: Path) -> dict[str, str]:
-    """Everything in a folder, by name; the lock aside."""
-    files = [path for path in out.rglob("*") if path.is_file() and path.name != "lock"]
-    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def read(path: Path | str) -> Manifest:
+    return Manifest.from_json(Path(path).read_text(), str(path))
 
 
 def failures(out: Path) -> list[tuple[str, str, str]]:
@@ -72,7 +37,7 @@ def test_charades_with_everything_that_goes_wrong(tmp_path: Path) -> None:
     (source / "Charades_v1_test.csv").write_text("id,actions,length\nV01,c000 0 1,1\n")
     said: list[str] = []
     out = source / "shards"  # inside the folder that is searched
-    paths = prepare(settings(source, out, samples_per_shard=3), said.append)
+    paths = [Path(path) for path in prepare(settings(source, out, samples_per_shard=3), said.append)]
 
     train, test = (read(path) for path in paths)
     assert [path.name for path in paths] == ["charades-train-manifest.json", "charades-test-manifest.json"]
@@ -93,7 +58,7 @@ def test_charades_with_everything_that_goes_wrong(tmp_path: Path) -> None:
     assert "skipped" not in said[1]
 
     again = prepare(settings(source, tmp_path / "again", samples_per_shard=3, workers=1), said.append)
-    assert [path.name for path in again] == [path.name for path in paths]
+    assert [Path(path).name for path in again] == [path.name for path in paths]
     assert digests(tmp_path / "again") == digests(out)
 
 
@@ -143,46 +108,6 @@ def test_the_real_files_go_through(media: Path, tmp_path: Path) -> None:
         video = tar[sample.offset : sample.offset + sample.length]
         mp4 = video[video.index(b"ftyp") - 4 :]
         assert probe(mp4).frames == sample.frames == len(decode_clip(mp4, range(sample.frames)))
-
-
-def test_killed_at_any_time_and_run_again(tmp_path: Path) -> None:
-    source = charades(tmp_path / "in", 12, "gone,c001 0 1,1\n")
-    chosen: dict[str, Any] = {"samples_per_shard": 1, "seed": 3}
-    prepare(settings(source, tmp_path / "calm", **chosen), lambda _: None)
-    out = tmp_path / "out"
-    code = f"""
-import time
-from pathlib import Path
-from nlnet.data import prepare as module
-from nlnet.data.plan import Settings
-read = module.read_sample
-def slow(*arguments):
-    time.sleep(0.3)
-    return read(*arguments)
-module.read_sample = slow
-source, out = Path({str(source)!r}), Path({str(out)!r})
-module.prepare(Settings("charades", out, source, source, samples_per_shard=1, seed=3, workers=1))
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
-    deadline = time.monotonic() + 60
-    while len(list(out.glob(".parts/*.tar.json"))) < 2 and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    done = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar") if _recorded(path)}
-    assert 2 <= len(done) < 12
-    assert not list(out.glob("*-manifest.json"))
-    (out / ".charades-train-000011.tar.tmp").write_bytes(b"half a shard")
-    prepare(settings(source, out, **chosen), lambda _: None)
-    assert digests(out) == digests(tmp_path / "calm")
-    assert done == {name: (out / name).stat().st_mtime_ns for name in done}  # none was made twice
-
-
-def _recorded(tar: Path) -> bool:
-    return (tar.parent / ".parts" / f"{tar.name}.json").is_file()
 
 
 def test_interrupted_from_the_keyboard_and_a_shard_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +168,7 @@ def test_a_used_folder_is_not_mixed(tmp_path: Path) -> None:
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
     source, out = charades(tmp_path / "in", 1), tmp_path / "out"
     out.mkdir()
-    with module._alone(out / ".parts"), pytest.raises(UserError, match="another process is writing shards there"):
+    with Folder(out).alone(1, 1), pytest.raises(UserError, match="another process is writing shards there"):
         prepare(settings(source, out), lambda _: None)
 
 
@@ -282,8 +207,8 @@ def two_files(source: Path) -> dict[str, Any]:
         (lambda source: {"videos": source / "nowhere"}, "nowhere: there is no such folder"),
         (lambda source: {"annotations": source / "nowhere"}, "nowhere: there is no such folder"),
         (lambda source: {"annotations": source / "videos"}, "no Charades_v1_train.csv or Charades_v1_test.csv here"),
-        (lambda source: {"out": source / "Charades_v1_train.csv"}, "cannot write there: File exists"),
-        (no_videos, "none of the 2 videos of the annotations is here (looked in all folders for V00, V01"),
+        (lambda source: {"out": source / "Charades_v1_train.csv"}, "cannot write there: Not a directory"),
+        (no_videos, "none of the 2 files of the annotations is here (looked in all folders for V00, V01"),
         (two_files, "two files could be the video V00"),
     ],
 )

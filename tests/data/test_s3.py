@@ -1,35 +1,22 @@
 """Shards read from S3 over a real socket, in the training process and in a loader worker."""
 
-import boto3
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
+from helpers.servers import s3_at, s3_server
 from nlnet.data import storage
 from nlnet.data.clips import ClipGeometry
+from nlnet.data.find import find_shards
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View
 from nlnet.data.module import load_manifest
+from nlnet.data.source import DEFAULTS
 from nlnet.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def bucket(charades_shards):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_REGION", "us-east-1")
-        client = boto3.client("s3", region_name="us-east-1")
-        client.create_bucket(Bucket="videos")
-        for path in charades_shards.iterdir():
-            client.upload_file(str(path), "videos", f"tiny/{path.name}")
-        storage._store.cache_clear()
+    with s3_server(charades_shards) as address, s3_at(address):
         yield "s3://videos/tiny"
-        storage._store.cache_clear()
-    server.stop()
 
 
 def batches(root, workers):
@@ -48,9 +35,22 @@ def test_batches_from_s3_are_those_from_disk(charades_shards, bucket, workers):
         assert all(torch.equal(x, y) for x, y in zip(a["clips"], b["clips"], strict=True))
 
 
+def test_shards_are_found_by_a_pattern_too(charades_shards, bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found, root = find_shards(f"{bucket}/charades-train-*.tar", "any", "train", DEFAULTS)
+    said = load_manifest(bucket, "charades", "train")
+    assert root == ""
+    assert [shard.name for shard in found.shards] == [f"{bucket}/{shard.name}" for shard in said.shards]
+    assert [(s.offset, s.length, s.crc32) for s in found.samples] == [
+        (s.offset, s.length, s.crc32) for s in said.samples
+    ]
+
+
 def test_what_is_not_there_is_named(bucket):
-    with pytest.raises(UserError, match="there is no charades-val-manifest"):
+    with pytest.raises(UserError, match=r"there is no charades-val-manifest.json, but charades-test-manifest.json"):
         load_manifest(bucket, "charades", "val")
+    with pytest.raises(UserError, match="the folder holds no shards"):
+        load_manifest(f"{bucket}/nowhere", "charades", "val")
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(f"{bucket}/nothing.tar")
     with pytest.raises(EOFError, match="wanted 100000000 bytes"):

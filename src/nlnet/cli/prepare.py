@@ -23,8 +23,9 @@ def settings_from(cfg: DictConfig) -> Settings:
     if OmegaConf.is_missing(cfg, "source") and "${source}" in OmegaConf.to_yaml(cfg):
         raise UserError(f"source= is not set, {_HOW}")
     values = {str(name): value for name, value in cfg.items() if name not in ("source", "hydra")}
-    for name in ("out", "annotations", "videos"):
+    for name in ("annotations", "videos"):
         values[name] = Path(str(values[name])).expanduser()
+    values["out"] = str(values["out"])
     return Settings(**values)
 
 

@@ -14,10 +14,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from nlnet.cli.errors import run
 from nlnet.errors import RunInterrupted, UserError
-from nlnet.models.flops import describe
 from nlnet.runs import checkpoint as checkpoints
 from nlnet.runs.accounting import Accounting
 from nlnet.runs.curves import draw
+from nlnet.runs.introduction import introduce
 from nlnet.runs.loggers import finish
 from nlnet.runs.metrics_csv import MetricsCsv
 from nlnet.runs.paths import config_dir
@@ -25,7 +25,6 @@ from nlnet.runs.quiet import quiet
 from nlnet.runs.resume import ExactResume
 from nlnet.runs.setup import finish_config, make_data, make_run_dir, make_task, make_trainer
 from nlnet.runs.summary import Summary
-from nlnet.tasks.classification import ClassificationTask
 
 
 def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
@@ -35,7 +34,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     `run_dir`, `trainer`, `task`, `data`.
     """
     if cfg.demo:
-        say(f"DEMO: no shards are configured; {cfg.model.name} trains on built-in synthetic clips, for a minute or two")
+        data_set = f"built-in synthetic {'images' if cfg.task.kind == 'detection' else 'clips'}"
+        say(f"DEMO: no shards are configured; {cfg.model.name} trains on {data_set}, for a minute or two")
     if cfg.extras.print_config:
         say(OmegaConf.to_yaml(cfg, resolve=True))
     quiet(keep_log=bool(cfg.trainer.get("profiler")))
@@ -43,15 +43,14 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make_data(cfg)
     task = make_task(cfg, data)
-    say(str(describe(task.net, data.clip_shape)))
-    if short := data.short_videos():
-        say(f"{short} of {len(data.train.samples)} training videos are shorter than the clip; their frames repeat")
+    for line in introduce(task, data):
+        say(line)
     run_dir = make_run_dir(cfg)
     resume_from = _checkpoint_to_resume(cfg, run_dir, task)
 
     resume = ExactResume(run_dir / "checkpoints", cfg.seed, cfg.extras.checkpoint_every_n_steps)
     metrics = MetricsCsv(run_dir / "metrics.csv", cfg.trainer.log_every_n_steps)
-    account = Accounting(data.max_skipped)
+    account = Accounting(data.max_skipped, data.max_consecutive_failures)
     summary = Summary(run_dir, cfg, account, task)
     summary.begin()
     trainer = make_trainer(cfg, [account, metrics, resume])
@@ -87,7 +86,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     return figures, {"run_dir": run_dir, "trainer": trainer, "task": task, "data": data}
 
 
-def _checkpoint_to_resume(cfg: DictConfig, run_dir: Path, task: ClassificationTask) -> Path | None:
+def _checkpoint_to_resume(cfg: DictConfig, run_dir: Path, task: pl.LightningModule) -> Path | None:
     if not cfg.ckpt_path:
         return None
     path = run_dir / "checkpoints" / "last.ckpt" if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
@@ -108,7 +107,7 @@ def _keep_if_best(trainer: pl.Trainer, last: Path) -> None:
             shutil.copyfile(last, last.with_name(f"{callback.filename}.ckpt"))
 
 
-def report(figures: dict[str, float], task: ClassificationTask, run_dir: Path) -> None:
+def report(figures: dict[str, float], task: Any, run_dir: Path) -> None:
     """The last words of a run: its figures, and where everything is."""
     for name in sorted(figures):
         if name.startswith(("val/", "test/")):
@@ -122,11 +121,13 @@ def report(figures: dict[str, float], task: ClassificationTask, run_dir: Path) -
         ("summary.json", "what ran, with which result"),
         ("curves.png", "loss and figures over the steps"),
         ("metrics.csv", "every logged figure"),
+        ("predictions.json", "every detection of the last validation, in COCO's format"),
+        ("panel", "truth and predictions side by side"),
         ("config.yaml", "the configuration in force"),
         ("checkpoints/best.ckpt", f"highest {task.monitor}"),
         ("checkpoints/last.ckpt", "to continue with ckpt_path=last"),
     ):
-        if (run_dir / name).is_file():
+        if (run_dir / name).exists():
             say(f"  {name:<22} {what}")
 
 

@@ -3,8 +3,9 @@
 import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nlnet.data.manifest import Labels
 from nlnet.errors import UserError, nearest
@@ -20,7 +21,8 @@ class Record:
     """One row: a video, its split, its (class index, start s, end s), the segment of the video it is about, if any.
 
     `stems` are the file names it may have, without suffix, the most telling first: only the last of several can be a
-    file that still has to be cut. `folder` is the class folder that may hold the file.
+    file that still has to be cut. `folder` is the class folder that may hold the file. `notes` is JSON that goes into
+    the sample as it is.
     """
 
     video: str
@@ -30,15 +32,17 @@ class Record:
     start: float | None = None
     end: float | None = None
     folder: str = ""
+    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """All rows of a data set, its class names in the order of their indices, and "multilabel" or "multiclass"."""
+    """All rows of a data set, its class names in the order of their indices, and the manifest's task and details."""
 
     records: tuple[Record, ...]
     classes: tuple[str, ...]
     task: str
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def read_charades(folder: Path) -> Annotations:
@@ -79,7 +83,17 @@ def read_kinetics(source: Path) -> Annotations:
     return Annotations(tuple(_segment(row, index, where) for where, row in rows), tuple(classes), "multiclass")
 
 
-READERS: dict[str, Callable[[Path], Annotations]] = {"charades": read_charades, "kinetics": read_kinetics}
+def _read_coco(source: Path) -> Annotations:
+    from nlnet.data.coco_annotations import read_coco  # which needs the records above
+
+    return read_coco(source)
+
+
+READERS: dict[str, Callable[[Path], Annotations]] = {
+    "charades": read_charades,
+    "kinetics": read_kinetics,
+    "coco": _read_coco,
+}
 
 
 def _charades_classes(path: Path) -> tuple[str, ...]:

@@ -45,20 +45,46 @@ def _source_side(height: int, width: int, size: int, short_side: int) -> int:
     return min(short, max(1, round(size * short / short_side)))
 
 
-def prepare_clips(clips: Sequence[Tensor], flips: Tensor, size: int) -> Tensor:
-    """Cut uint8 clips to network input: bilinear to `size`, mirrored where `flips`, normalised.
+def color_factors(strength: float, rng: np.random.Generator) -> np.ndarray:
+    """(3,) factors of brightness, contrast and saturation, each from U(1 - strength, 1 + strength); ones for 0."""
+    return rng.uniform(max(0.0, 1 - strength), 1 + strength, 3) if strength else np.ones(3)
+
+
+def prepare_clips(clips: Sequence[Tensor], flips: Tensor, size: int, colors: Tensor | None = None) -> Tensor:
+    """Cut uint8 clips to network input: bilinear to `size`, mirrored where `flips`, colours changed, normalised.
 
     Args:
         clips: B tensors (T, H_b, W_b, 3), uint8 RGB, of any sizes.
         flips: (B,) bool.
         size: the side of the result.
+        colors: (B, 3) factors of `color_factors`, the same for all frames of a clip; None changes nothing.
 
     Returns:
         (B, 3, T, size, size) float32.
     """
     out_BTCHW = torch.stack([_resize(clip.permute(0, 3, 1, 2), size) for clip in clips])
     out_BTCHW = torch.where(flips.view(-1, 1, 1, 1, 1), out_BTCHW.flip(-1), out_BTCHW)
-    return ((out_BTCHW / 255 - MEAN) / STD).transpose(1, 2)
+    out_BTCHW = out_BTCHW / 255
+    if colors is not None:
+        out_BTCHW = _change_colors(out_BTCHW, colors)
+    return ((out_BTCHW - MEAN) / STD).transpose(1, 2)
+
+
+def _change_colors(x_BTCHW: Tensor, colors: Tensor) -> Tensor:
+    """Brightness b x, then contrast c x + (1 - c) mean(gray), then saturation s x + (1 - s) gray.
+
+    The mean is over a frame; values stay in [0, 1] after each step; gray is 0.2989 R + 0.587 G + 0.114 B. All as in
+    torchvision.
+    """
+    b, c, s = colors.view(-1, 3, 1, 1, 1, 1).unbind(1)
+    x_BTCHW = (b * x_BTCHW).clamp(0, 1)
+    x_BTCHW = (c * x_BTCHW + (1 - c) * _gray(x_BTCHW).mean((-3, -2, -1), keepdim=True)).clamp(0, 1)
+    return (s * x_BTCHW + (1 - s) * _gray(x_BTCHW)).clamp(0, 1)
+
+
+def _gray(x_BTCHW: Tensor) -> Tensor:
+    red, green, blue = x_BTCHW.unbind(-3)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(-3)
 
 
 def _resize(frames_TCHW: Tensor, size: int) -> Tensor:

@@ -1,5 +1,7 @@
-"""Encodes H.264 in MP4 so that clips decode fast: x264's `fastdecode` tune and a short distance between keyframes.
+"""Encodes H.264 in MP4 so that clips decode fast.
 
+`transcode` uses x264's `fastdecode` tune, a short distance between keyframes, and three pictures in a row that no other
+picture refers to: a decoder that wants every eighth frame skips most of them (nlnet.data.pyav_decoder).
 Both ways give the same bytes for the same input: one thread, bit-exact scaling, no dates or versions in the file.
 """
 
@@ -16,8 +18,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from nlnet.data.video import VideoError, has_exact_times, open_video
+from nlnet.data.video import VideoError, has_exact_times, open_video, quarter_turns
 
+# Groups of one P and three B pictures, wherever the content would let x264 choose others; no B refers to another B.
+_SKIPPABLE = {"bf": "3", "b_strategy": "0", "b-pyramid": "none"}
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 
 
@@ -25,8 +29,9 @@ def transcode(
     source: Path | bytes,
     *,
     short_side: int = 288,
-    gop: int = 16,
+    gop: int = 32,
     crf: int = 20,
+    tune: str | None = "fastdecode",
     start: float | None = None,
     end: float | None = None,
 ) -> bytes:
@@ -35,7 +40,7 @@ def transcode(
     The shorter side becomes `short_side` pixels, or stays if it is shorter; both sides are made even, and a rotation
     stored beside the frames is carried out. Frames keep their times, counted from the first kept one. `start` and
     `end`, in seconds from the first frame, keep the frames with start <= time < end. `gop` is the largest distance of
-    keyframes in frames, `crf` is x264's quality (lower is better).
+    keyframes in frames, `crf` is x264's quality (lower is better), `tune` its tune, "fastdecode" or None.
     Raises VideoError: "undecodable", "no video stream", "no frames", "segment outside the video".
     """
     if short_side < 2 or gop < 1 or not 0 <= crf <= 51:
@@ -46,7 +51,7 @@ def transcode(
         if start:
             times.seek(start)
         kept = _between(times.frames(), start or 0.0, end)
-        encoded = _encode(_fit(kept, short_side), times.base, rate, _options("medium", crf, gop))
+        encoded = _encode(_fit(kept, short_side), times.base, rate, _options("medium", crf, gop, tune) | _SKIPPABLE)
     if not encoded:
         raise VideoError("no frames" if start is None and end is None else "segment outside the video")
     return encoded
@@ -131,7 +136,7 @@ def _fit(frames: Iterable[tuple[int, VideoFrame]], short_side: int) -> Iterator[
 
 def _rotate(frame: VideoFrame) -> VideoFrame:
     """The frame as it is meant to be seen: cameras held upright store a turn instead of turning the pixels."""
-    turns = round(frame.rotation / 90) % 4
+    turns = quarter_turns(frame)
     if not turns:
         return frame
     image_HWC = np.rot90(frame.to_ndarray(format="rgb24", threads=1), turns).astype(np.uint8, order="C")
@@ -145,9 +150,10 @@ def _size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
-def _options(preset: str, crf: int, gop: int) -> dict[str, str]:
+def _options(preset: str, crf: int, gop: int, tune: str | None = "fastdecode") -> dict[str, str]:
     # x264's macroblock tree gives other bytes at every call on some processors, and gains nothing over so few frames.
-    return {"preset": preset, "tune": "fastdecode", "crf": str(crf), "g": str(gop), "mbtree": "0"}
+    options = {"preset": preset, "crf": str(crf), "g": str(gop), "mbtree": "0"}
+    return options | ({"tune": tune} if tune else {})
 
 
 def _encode(frames: Iterable[tuple[int, VideoFrame]], base: Fraction, rate: Fraction, options: dict[str, str]) -> bytes:

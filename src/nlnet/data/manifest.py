@@ -3,14 +3,16 @@
 import json
 import math
 import os
-from dataclasses import astuple, dataclass, fields, replace
+import secrets
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from nlnet.data.bounds import MAX_FRAMES, MAX_PIXELS
 from nlnet.errors import UserError
 
 FORMAT = 1
-TASKS = ("multilabel", "multiclass")
+TASKS = ("multilabel", "multiclass", "detection")
 
 Labels = tuple[tuple[int, float, float], ...]
 
@@ -31,7 +33,8 @@ class Sample:
 
     `shard` is an index into `Manifest.shards`. The byte range [offset, offset + length) of that tar goes from the
     header of the sample's first member to the end of the padding of its last one; `crc32` is of exactly that range.
-    `labels` are (class index, start s, end s); a multi-class sample has one entry that spans the clip.
+    `labels` are (class index, start s, end s); a multi-class sample has one entry that spans the clip. An image is one
+    frame at one a second, with an entry for each class that it shows.
     """
 
     key: str
@@ -55,7 +58,8 @@ class Sample:
 class Manifest:
     """A split of a data set in shards.
 
-    `task` is "multilabel" or "multiclass". `groups` are named sets of class indices that are reported apart.
+    `task` is "multilabel", "multiclass" or "detection". `groups` are named sets of class indices that are reported
+    apart. `details` are what else a kind of data set has to say: for detection its categories, in COCO's words.
     """
 
     dataset: str
@@ -65,6 +69,12 @@ class Manifest:
     groups: dict[str, tuple[int, ...]]
     shards: tuple[Shard, ...]
     samples: tuple[Sample, ...]
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def things(self) -> str:
+        """What the samples are, for messages."""
+        return "images" if self.task == "detection" else "videos"
 
     def to_json(self) -> str:
         """The manifest as text: always the same for the same content, one sample a line."""
@@ -75,6 +85,7 @@ class Manifest:
             "task": self.task,
             "classes": self.classes,
             "groups": self.groups,
+            **({"details": self.details} if self.details else {}),
             "shards": [[shard.name, shard.samples, shard.bytes, shard.sha256] for shard in self.shards],
             "sample": [field.name for field in fields(Sample)],
         }
@@ -117,7 +128,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes a file so that its name only ever stands for the old content or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    # A name of its own: several processes may write the same file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with open(temporary, "wb") as file:
         file.write(data)
         file.flush()
@@ -134,6 +146,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         task=_typed(content, "task", str),
         classes=tuple(map(str, _typed(content, "classes", list))),
         groups={name: tuple(map(int, members)) for name, members in _typed(content, "groups", dict).items()},
+        details=_typed(content, "details", dict) if "details" in content else {},
         shards=tuple(Shard(*row) for row in _typed(content, "shards", list)),
         samples=tuple(_sample(*row) for row in _typed(content, "samples", list)),
     )
@@ -175,8 +188,10 @@ def _check_sample(sample: Sample, shards: tuple[Shard, ...], classes: range) -> 
         raise ValueError(f"sample {sample.key!r} lies in shard {sample.shard} of {len(shards)}")
     if not 0 <= sample.offset < sample.offset + sample.length <= shards[sample.shard].bytes:
         raise ValueError(f"sample {sample.key!r} lies outside its shard")
-    if sample.frames < 1 or not (math.isfinite(sample.fps) and sample.fps > 0):
+    if not 1 <= sample.frames <= MAX_FRAMES or not (math.isfinite(sample.fps) and sample.fps > 0):
         raise ValueError(f"sample {sample.key!r} has {sample.frames} frames at {sample.fps} per second")
+    if sample.width < 1 or sample.height < 1 or sample.width * sample.height > MAX_PIXELS:
+        raise ValueError(f"sample {sample.key!r} has {sample.width} x {sample.height} pixels")
     if not all(index in classes for index, _, _ in sample.labels):
         raise ValueError(f"sample {sample.key!r} has a class outside 0..{len(classes) - 1}")
 

@@ -18,9 +18,10 @@ def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, window: int) -> np.
             a full shuffle.
     """
     rng = np.random.default_rng((seed, epoch))
-    shards = rng.permutation(np.unique(shard_of))
-    rank_of_shard = {int(shard): position for position, shard in enumerate(shards)}
-    window_of = np.array([rank_of_shard[int(shard)] // window for shard in shard_of])
+    names, place_of = np.unique(shard_of, return_inverse=True)
+    turn = np.empty(len(names), dtype=np.int64)
+    turn[rng.permutation(len(names))] = np.arange(len(names))
+    window_of = turn[place_of] // window
     shuffled = rng.permutation(len(shard_of))
     return shuffled[np.argsort(window_of[shuffled], kind="stable")]
 

@@ -12,8 +12,10 @@ from nlnet.data.annotations import READERS, Annotations, Record
 from nlnet.errors import UserError, nearest
 
 SUFFIXES = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png"}
 SHARD_BYTES = 0.5e9
 ENCODINGS = ("h264", "copy")
+TUNES = ("fastdecode", None)
 
 
 @dataclass(frozen=True)
@@ -21,23 +23,31 @@ class Settings:
     """What `prepare` is asked for; configs/prepare.yaml describes each."""
 
     dataset: str
-    out: Path
+    out: Path | str
     annotations: Path
     videos: Path
     encode: str = "h264"
     short_side: int = 288
-    gop: int = 16
+    gop: int = 32
     crf: int = 20
+    tune: str | None = "fastdecode"
     samples_per_shard: int | None = None
     seed: int = 0
     limit: int | None = None
     workers: int | None = None
+    part: str | None = None
+    merge: bool = False
 
     def __post_init__(self) -> None:
         if self.dataset not in READERS:
             raise UserError(f"dataset={self.dataset}: no such data set; {nearest(str(self.dataset), READERS)}")
         if self.encode not in ENCODINGS:
             raise UserError(f"encode={self.encode}: no such encoding; {nearest(str(self.encode), ENCODINGS)}")
+        if self.tune not in TUNES:
+            raise UserError(f"tune={self.tune}: expected {' or '.join(name or 'null' for name in TUNES)}")
+        if self.part is not None and self.merge:
+            raise UserError(f"part={self.part} and merge=true: make all parts first, then merge without part=")
+        _ = self.share
         for name, (low, high) in {"short_side": (16, 4320), "gop": (1, 1000), "crf": (0, 51)}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
@@ -47,11 +57,31 @@ class Settings:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UserError(f"{name}={value}: expected a whole number from 1, or null")
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """(i, n) for the part "i/n" of the shards, from (1, 1) to (n, n)."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(self.part or "1/1"))
+        number, count = map(int, match.groups()) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise UserError(f"part={self.part}: expected i/n with 1 <= i <= n, such as 3/16")
+        return number, count
+
     def choices(self) -> dict[str, str | int | None]:
         """What changes the bytes of the shards, apart from the annotations and the videos themselves."""
-        numbers = {} if self.encode == "copy" else {"short_side": self.short_side, "gop": self.gop, "crf": self.crf}
+        names = () if self.encode == "copy" or self.images else ("short_side", "gop", "crf", "tune")
+        numbers = {name: getattr(self, name) for name in names}
         more = {"samples_per_shard": self.samples_per_shard, "seed": self.seed, "limit": self.limit}
-        return {"dataset": self.dataset, "encode": self.encode, **numbers, **more}
+        return {"dataset": self.dataset, **({} if self.images else {"encode": self.encode}), **numbers, **more}
+
+    @property
+    def images(self) -> bool:
+        """Whether the files are images, which are copied as they are."""
+        return self.dataset == "coco"
+
+    @property
+    def suffixes(self) -> set[str]:
+        """Of the files that are looked for."""
+        return IMAGE_SUFFIXES if self.images else SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +130,16 @@ def make_plan(settings: Settings) -> Plan:
         if not path.exists() or (name == "videos" and not path.is_dir()):
             raise UserError(f"{name}={path}: there is no such folder")
     annotations = READERS[settings.dataset](settings.annotations)
-    files = _files(settings.videos, settings.out)
+    files = _files(settings.videos, settings.out, settings.suffixes)
     items, failures = _match(annotations, files, settings.videos)
+    if settings.images:
+        items, strangers = _one_each(items)
+        failures += strangers
     if not items:
         wanted = [record.stems[-1] for record in annotations.records[:3]]
         raise UserError(
-            f"videos={settings.videos}: none of the {len(annotations.records):,} videos of the annotations is here"
-            f" (looked in all folders for {', '.join(wanted)}, ... with {', '.join(sorted(SUFFIXES))})"
+            f"videos={settings.videos}: none of the {len(annotations.records):,} files of the annotations is here"
+            f" (looked in all folders for {', '.join(wanted)}, ... with {', '.join(sorted(settings.suffixes))})"
         )
     sizes = {item.path: item.path.stat().st_size for item in items}
     shards = []
@@ -121,14 +154,15 @@ def make_plan(settings: Settings) -> Plan:
     return Plan(annotations, tuple(shards), tuple(failures), inputs)
 
 
-def _files(folder: Path, out: Path) -> dict[str, list[Path]]:
-    """Video files below `folder` by stem, in order; not what lies in `out`."""
+def _files(folder: Path, out: Path | str, suffixes: set[str]) -> dict[str, list[Path]]:
+    """Video or image files below `folder` by stem, in order; not what lies in `out`."""
     found: dict[str, list[Path]] = {}
+    out = Path(out)
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if (Path(parent) / name).resolve() != out.resolve())
         for name in sorted(names):
             path = Path(parent) / name
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in suffixes:
                 found.setdefault(path.stem, []).append(path)
     return found
 
@@ -151,6 +185,26 @@ def _match(annotations: Annotations, files: dict[str, list[Path]], root: Path) -
             items.append(Item(record, key, _choose(files[stem], record), whole))
         seen.add(row)
     return items, failures
+
+
+def _one_each(items: list[Item]) -> tuple[list[Item], list[Failure]]:
+    """Images with a file of their own: one that two records name alike is that one's whose folder it lies in."""
+    users: dict[Path, list[Item]] = {}
+    for item in items:
+        users.setdefault(item.path, []).append(item)
+    kept, failures = [], []
+    for item in items:
+        others = [user for user in users[item.path] if user is not item]
+        if not others or (_at_home(item) and not any(map(_at_home, others))):
+            kept.append(item)
+        else:
+            why = f"the only file of that name is {item.path}, which {others[0].record.split} names too"
+            failures.append(Failure(item.record.split, item.record.video, "missing", why))
+    return kept, failures
+
+
+def _at_home(item: Item) -> bool:
+    return _plain(item.record.folder) in map(_plain, item.path.parts)
 
 
 def _choose(paths: list[Path], record: Record) -> Path:

@@ -1,29 +1,31 @@
-"""Turns a folder of videos and its annotations into shards with manifests.
+"""Turns a folder of videos, or of images, and its annotations into shards with manifests.
 
 The work is kept by shard: a shard is done when its tar and the small record of it in `.parts` are there, and a run that
-was interrupted makes the others when it is started again. The manifests come last: a split with a manifest is whole.
+was interrupted makes the others when it is started again. Several machines make a share of the same plan each
+(`part=3/16`). The manifests come last: a split with a manifest is whole.
 """
 
 import csv
-import fcntl
 import io
 import json
 import os
-import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
+from nlnet.data import parts as records
+from nlnet.data.coco_shards import read_image, write_truth
 from nlnet.data.encode import transcode
-from nlnet.data.manifest import Manifest, Sample, Shard, write_atomic, write_manifest
+from nlnet.data.images import ImageError
+from nlnet.data.manifest import Manifest, manifest_name
+from nlnet.data.output import Bucket, Folder, open_output, writable
+from nlnet.data.parts import Part
 from nlnet.data.plan import Failure, Item, Plan, Settings, make_plan
 from nlnet.data.progress import Meter
 from nlnet.data.shards import RawSample, write_shard
+from nlnet.data.storage import join
 from nlnet.data.video import VideoError, count_frames, probe
 from nlnet.errors import UserError
 
@@ -31,53 +33,62 @@ from nlnet.errors import UserError
 _SLACK_S = 1.0
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A finished shard; an empty one (every video of it failed) has no tar."""
+def prepare(settings: Settings, say: Callable[[str], None] = print) -> list[str]:
+    """Writes shards, manifests and `failures.csv` into `settings.out`; returns the paths or URLs of the manifests.
 
-    split: str
-    shard: Shard
-    samples: list[Sample]
-    failures: list[Failure]
-
-
-def prepare(settings: Settings, say: Callable[[str], None] = print) -> list[Path]:
-    """Writes shards, manifests and `failures.csv` into `settings.out`; returns the paths of the manifests.
-
-    Run again after an interruption, it makes what is missing; the bytes are those of an undisturbed run.
-    Raises UserError if the folder holds shards made from other settings or files, and if no video could be read.
+    Run again after an interruption, it makes what is missing; the bytes are those of an undisturbed run. With
+    `settings.part` it makes that share of the shards and no manifest; with `settings.merge` it makes no shard.
+    Raises UserError if the output holds shards made from other settings or files, if no video could be read, and if
+    there are shards missing to be merged.
     """
     plan = make_plan(settings)
-    with _writable(settings.out):
-        parts_dir = settings.out / ".parts"
-        digest = _digest(settings, plan, parts_dir)
-        with _alone(parts_dir):
-            write_atomic(parts_dir / "plan.json", digest.encode())
-            parts = _make_shards(settings, plan, digest, parts_dir)
-        failures = [*plan.failures, *(failure for part in parts for failure in part.failures)]
-        _write_failures(settings.out / "failures.csv", failures)
-        if not any(part.samples for part in parts):
-            shutil.rmtree(parts_dir)
-            raise UserError(
-                f"none of the {len(failures):,} videos could be used ({_causes(failures)});"
-                f" {settings.out / 'failures.csv'} says why for each"
-            )
-        manifests = [_manifest(settings.dataset, split, plan, parts) for split in plan.splits]
-        paths = [write_manifest(settings.out, manifest) for manifest in manifests if manifest.samples]
+    number, count = settings.share
+    with writable(settings.out):
+        output = open_output(settings.out)
+        digest = records.claim(settings, plan, output)
+        with output.alone(number, count):
+            records.stake(output, digest)
+            parts = _make_shards(settings, plan, digest, output)
+            if count > 1:
+                say(_share_account(settings, plan, parts))
+                return []
+            return _finish(settings, plan, parts, output, say)
+
+
+def _finish(
+    settings: Settings, plan: Plan, parts: Sequence[Part], output: Folder | Bucket, say: Callable[[str], None]
+) -> list[str]:
+    """Writes what is made from all shards together."""
+    failures = [*plan.failures, *(failure for part in parts for failure in part.failures)]
+    output.write("failures.csv", _table(failures))
+    if not any(part.samples for part in parts):
+        output.clear(records.FOLDER)
+        raise UserError(
+            f"none of the {len(failures):,} videos could be used ({_causes(failures)});"
+            f" {join(str(settings.out), 'failures.csv')} says why for each"
+        )
+    manifests = [_manifest(settings.dataset, split, plan, parts) for split in plan.splits]
+    if settings.images:
+        manifests = [_with_truth(manifest, plan, output) for manifest in manifests]
+    full = [manifest for manifest in manifests if manifest.samples]
+    for manifest in full:
+        output.write(manifest_name(manifest.dataset, manifest.split), manifest.to_json().encode())
     for manifest in manifests:
         say(_account(manifest, [failure for failure in failures if failure.split == manifest.split]))
-    return paths
+    return [join(str(settings.out), manifest_name(manifest.dataset, manifest.split)) for manifest in full]
 
 
 def read_sample(item: Item, settings: Settings) -> RawSample | Failure:
-    """One video, encoded as it goes into a shard, or why it cannot."""
+    """One video or image, encoded as it goes into a shard, or why it cannot."""
     record = item.record
     try:
+        if settings.images:
+            return read_image(item.path, item.key, record.labels, record.notes)
         video = _video(item, settings)
         info = probe(video)
         if settings.encode == "copy" and (decoded := count_frames(video)) != info.frames:
             raise VideoError("undecodable", f"{decoded} of {info.frames} frames can be decoded")
-    except VideoError as error:
+    except (VideoError, ImageError) as error:
         return Failure(record.split, record.video, error.cause, str(error))
     except OSError as error:
         return Failure(record.split, record.video, "unreadable", f"{item.path}: {error.strerror}")
@@ -94,67 +105,40 @@ def _video(item: Item, settings: Settings) -> bytes:
         if cut:
             raise VideoError("not cut", f"longer than its segment {start:g}-{end:g} s, which encode=h264 would cut out")
         return item.path.read_bytes()
-    segment = {"start": start, "end": end} if cut else {}
-    return transcode(item.path, short_side=settings.short_side, gop=settings.gop, crf=settings.crf, **segment)
+    return transcode(
+        item.path,
+        short_side=settings.short_side,
+        gop=settings.gop,
+        crf=settings.crf,
+        tune=settings.tune,
+        start=start if cut else None,
+        end=end if cut else None,
+    )
 
 
-@contextmanager
-def _writable(out: Path) -> Iterator[None]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise UserError(f"out={out}: cannot write there: {error.strerror or error}") from error
-
-
-def _digest(settings: Settings, plan: Plan, parts_dir: Path) -> str:
-    """What the shards are made from, as text; refuses a folder that holds others."""
-    mine = {"settings": settings.choices(), "inputs": plan.inputs}
-    claim = parts_dir / "plan.json"
-    mend = "choose another folder with out=, or delete this one"
-    if claim.is_file():
-        theirs = json.loads(claim.read_text())
-        if theirs != mine:
-            raise UserError(f"out={settings.out} holds shards made differently ({_changes(theirs, mine)}); {mend}")
-    elif others := [path.name for pattern in ("*.tar", "*-manifest.json") for path in settings.out.glob(pattern)]:
-        raise UserError(f"out={settings.out} holds {min(others)}, which this command has no record of; {mend}")
-    return json.dumps(mine)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second process out; the lock ends with this one, however it ends."""
-    folder.mkdir(exist_ok=True)
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"out={folder.parent}: another process is writing shards there") from None
-        yield
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    before, now = old["settings"], new["settings"]
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    changed = [f"{name}={before.get(name)} then, {now.get(name)} now" for name in names]
-    return ", ".join(changed) or "the annotations or the video files have changed since"
-
-
-def _make_shards(settings: Settings, plan: Plan, digest: str, parts_dir: Path) -> list[_Part]:
-    names = [f"{settings.dataset}-{split}-{number:06d}.tar" for split, number, _ in plan.shards]
-    done = [_load_part(parts_dir / f"{name}.json", digest, settings.out) for name in names]
-    missing = [shard for shard, part in zip(plan.shards, done, strict=True) if part is None]
-    items = [item for _, _, items in missing for item in items]
+def _make_shards(settings: Settings, plan: Plan, digest: str, output: Folder | Bucket) -> list[Part]:
+    """All shards of this process's share; those that are done already are only looked up."""
+    number, count = settings.share
+    shards = plan.shards[number - 1 :: count]
+    names = [f"{settings.dataset}-{split}-{index:06d}.tar" for split, index, _ in shards]
+    done = [records.load(output, digest, name) for name in names]
+    missing = [name for name, part in zip(names, done, strict=True) if part is None]
+    if settings.merge and missing:
+        raise UserError(
+            f"out={settings.out}: {len(missing):,} of {len(names):,} shards are still to be made, the first of them"
+            f" {missing[0]}; run the parts that are missing, or this command without merge=true, which makes them"
+        )
+    items = [item for (_, _, items), part in zip(shards, done, strict=True) if part is None for item in items]
     workers = settings.workers or os.cpu_count() or 1
-    parts: list[_Part] = []
+    parts: list[Part] = []
     pool = ThreadPoolExecutor(workers)
     try:
-        with Meter(f"{settings.dataset} videos", len(items)) as meter:
+        with Meter(f"{settings.dataset} files", len(items)) as meter:
             results = _in_order(pool, lambda item: read_sample(item, settings), items, ahead=2 * workers)
-            for (split, _, shard_items), name, part in zip(plan.shards, names, done, strict=True):
+            for (split, _, shard_items), name, part in zip(shards, names, done, strict=True):
                 if part is None:
-                    part = _make_part(settings.out / name, split, islice(results, len(shard_items)), meter)
-                    _save_part(parts_dir / f"{name}.json", digest, part)
+                    part = _make_part(output, name, split, islice(results, len(shard_items)), meter)
+                    records.save(output, digest, part)
                 parts.append(part)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -174,7 +158,9 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _make_part(path: Path, split: str, results: Iterable[RawSample | Failure], meter: Meter) -> _Part:
+def _make_part(
+    output: Folder | Bucket, name: str, split: str, results: Iterable[RawSample | Failure], meter: Meter
+) -> Part:
     failures: list[Failure] = []
 
     def readable() -> Iterator[RawSample]:
@@ -185,30 +171,14 @@ def _make_part(path: Path, split: str, results: Iterable[RawSample | Failure], m
                 yield result
             meter.advance()
 
-    shard, samples = write_shard(path, 0, readable())
-    if not samples:
-        path.unlink()
-    return _Part(split, shard, samples, failures)
+    with output.draft(name) as path:
+        shard, samples = write_shard(path, 0, readable())
+        if not samples:
+            path.unlink()
+    return Part(split, shard, samples, failures)
 
 
-def _save_part(path: Path, digest: str, part: _Part) -> None:
-    write_atomic(path, json.dumps({"digest": digest, **asdict(part)}).encode())
-
-
-def _load_part(path: Path, digest: str, out: Path) -> _Part | None:
-    """A finished shard, or None if it is to be made."""
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text())
-    shard = Shard(**content["shard"])
-    tar = out / shard.name
-    if content["digest"] != digest or (shard.samples and not (tar.is_file() and tar.stat().st_size == shard.bytes)):
-        return None
-    samples = [Sample(**{**row, "labels": tuple(map(tuple, row["labels"]))}) for row in content["samples"]]
-    return _Part(content["split"], shard, samples, [Failure(**row) for row in content["failures"]])
-
-
-def _manifest(dataset: str, split: str, plan: Plan, parts: list[_Part]) -> Manifest:
+def _manifest(dataset: str, split: str, plan: Plan, parts: Sequence[Part]) -> Manifest:
     full = [part for part in parts if part.split == split and part.samples]
     return Manifest(
         dataset=dataset,
@@ -218,15 +188,33 @@ def _manifest(dataset: str, split: str, plan: Plan, parts: list[_Part]) -> Manif
         groups={},
         shards=tuple(part.shard for part in full),
         samples=tuple(replace(sample, shard=index) for index, part in enumerate(full) for sample in part.samples),
+        details=plan.annotations.details,
     )
 
 
-def _write_failures(path: Path, failures: list[Failure]) -> None:
+def _with_truth(manifest: Manifest, plan: Plan, output: Folder | Bucket) -> Manifest:
+    """The manifest, after the annotations of its images are written beside it; an empty split has none."""
+    if not manifest.samples:
+        return manifest
+    notes = {i.key: i.record.notes for split, _, items in plan.shards for i in items if split == manifest.split}
+    return write_truth(manifest, lambda key: json.loads(notes[key]), output.write)
+
+
+def _table(failures: list[Failure]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("split", "video", "cause", "detail"))
     writer.writerows((f.split, f.video, f.cause, f.detail) for f in failures)
-    write_atomic(path, text.getvalue().encode())
+    return text.getvalue().encode()
+
+
+def _share_account(settings: Settings, plan: Plan, parts: Sequence[Part]) -> str:
+    videos, failures = sum(len(part.samples) for part in parts), [f for part in parts for f in part.failures]
+    skipped = f"; skipped {len(failures):,} ({_causes(failures)})" if failures else ""
+    return (
+        f"part {settings.part}: {videos:,} videos in {len(parts):,} of {len(plan.shards):,} shards{skipped};"
+        " when all parts are done, the same command with merge=true instead of part= writes the manifests"
+    )
 
 
 def _account(manifest: Manifest, failures: list[Failure]) -> str:
@@ -234,8 +222,8 @@ def _account(manifest: Manifest, failures: list[Failure]) -> str:
     amount = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
     count = len(manifest.shards)
     skipped = f"; skipped {len(failures):,} ({_causes(failures)})" if failures else ""
-    shards = f"{count:,} shard{'' if count == 1 else 's'}"
-    return f"{manifest.dataset} {manifest.split}: {len(manifest.samples):,} videos in {shards}, {amount}{skipped}"
+    files = f"{len(manifest.samples):,} {manifest.things} in {count:,} shard{'' if count == 1 else 's'}"
+    return f"{manifest.dataset} {manifest.split}: {files}, {amount}{skipped}"
 
 
 def _causes(failures: list[Failure]) -> str:

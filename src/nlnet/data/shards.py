@@ -1,13 +1,14 @@
-"""Writes WebDataset shards: `key.json` and `key.mp4` side by side in a tar, with the byte range of each sample."""
+"""Writes WebDataset shards: `key.json` and the media file side by side in a tar, with the byte range of each sample."""
 
 import hashlib
 import json
 import os
 import re
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from webdataset import TarWriter
 
@@ -20,12 +21,17 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
 @dataclass(slots=True)
 class RawSample:
-    """A sample on its way into a shard: `video` is the encoded file, `labels` are (class index, start s, end s)."""
+    """A sample on its way into a shard: `video` is the encoded file, `labels` are (class index, start s, end s).
+
+    `suffix` is the kind of file, which may be an image; `notes` are further entries of the sample's JSON.
+    """
 
     key: str
     video: bytes
     info: VideoInfo
     labels: Labels
+    suffix: str = "mp4"
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_shard(path: Path, index: int, samples: Iterable[RawSample]) -> tuple[Shard, list[Sample]]:
@@ -61,7 +67,7 @@ def _write_members(writer: TarWriter, samples: Iterable[RawSample]) -> list[_Row
         keys.add(sample.key)
         # The tar is written as a stream of 10 KiB records, so the file's own tell() lags behind.
         begin = writer.tarstream.offset
-        writer.write({"__key__": sample.key, "json": _describe(sample), "mp4": sample.video})
+        writer.write({"__key__": sample.key, "json": _describe(sample), sample.suffix: sample.video})
         rows.append((sample.key, sample.info, sample.labels, writer.tarstream.offset - begin))
     return rows
 
@@ -75,6 +81,7 @@ def _describe(sample: RawSample) -> bytes:
         "fps": info.fps,
         "width": info.width,
         "height": info.height,
+        **sample.notes,
     }
     return json.dumps(content, separators=(",", ":")).encode()
 

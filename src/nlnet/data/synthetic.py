@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nlnet.data import synthetic_shapes
 from nlnet.data.encode import encode_frames
 from nlnet.data.manifest import Labels, Manifest, Sample, Shard, write_manifest
 from nlnet.data.shards import RawSample, write_shard
@@ -150,22 +151,28 @@ def ensure(root: Path, dataset: str = "charades", say: Callable[[str], None] = p
 
     `dataset` is "charades" (multi-label: the local and the relational classes; splits train and test) or "kinetics"
     (multi-class: the pair of the two relations, so that local evidence is worth nothing; splits train and val), of the
-    same clips. The folder appears under its name only when it is whole, so a killed first run leaves nothing that a
-    second one would trust, and of two processes that make it at once the first to finish wins.
+    same clips; or "coco" (images: `nlnet.data.synthetic_shapes`; splits train and val). The folder appears under its
+    name only when it is whole, so a killed first run leaves nothing that a second one would trust, and of two processes
+    that make it at once the first to finish wins.
     Raises UserError for another dataset, and where `root` cannot be written.
     """
-    if dataset not in SPLITS:
-        raise UserError(f"no built-in clips stand in for data.dataset={dataset!r}; {nearest(dataset, SPLITS)}")
+    images = dataset == synthetic_shapes.DATASET
+    if dataset not in SPLITS and not images:
+        known = (*SPLITS, synthetic_shapes.DATASET)
+        raise UserError(f"no built-in clips stand in for data.dataset={dataset!r}; {nearest(dataset, known)}")
     home = root / "synthetic"
-    folder = home / f"{dataset}-{VERSION}"
+    folder = home / f"{dataset}-{synthetic_shapes.VERSION if images else VERSION}"
     if folder.is_dir():
         return folder
-    say(f"making the built-in clips in {folder}, once: about 20 s")
+    say(f"making the built-in {'images' if images else 'clips'} in {folder}, once: about {10 if images else 20} s")
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=home) as workshop:
             made = Path(workshop) / "whole"
-            build(made, dataset)
+            if images:
+                synthetic_shapes.build(made)
+            else:
+                build(made, dataset)
             try:
                 made.rename(folder)
             except OSError:

@@ -1,26 +1,34 @@
-"""Reads encoded video with PyAV: what it holds, and the frames at given places.
+"""Encoded video: what it holds, and the frames at given places.
 
-Frame k is the k-th frame in the order of presentation, which is the order in which a decoder hands them out. Timestamps
-only serve to start at a keyframe, and only in containers that store them for every frame (AVI, for one, makes them up).
+Frame k is the k-th frame in the order of presentation, which is the order in which a decoder hands them out. Frames are
+upright: a turn that is stored beside them (cameras held upright do that) is carried out.
 """
 
 import io
+import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-# Reading the packets of a 10 s clip costs as much as decoding this many of its frames.
-_SEEK_FROM = 16
+from nlnet.data.bounds import MAX_FRAMES, MAX_PIXELS, excess
+
+DECODERS = ("pyav", "torchcodec")
+Crop = tuple[int, int, int, int]
+
+# Video files and nothing else: FFmpeg would also take a playlist, and open what it names.
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,m4v"
+_CONTAINER_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+_CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 
 
 class VideoError(ValueError):
@@ -33,7 +41,7 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """Presentable frames, mean frames per second, width and height in pixels."""
+    """Presentable frames, mean frames per second, width and height of the upright picture in pixels."""
 
     frames: int
     fps: float
@@ -50,49 +58,94 @@ class VideoInfo:
 def open_video(source: bytes | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a video and its largest video stream (the first of equals; cover pictures do not count).
 
-    Whatever the demuxer or a decoder raises inside the block becomes VideoError("undecodable"), and a file without such
-    a stream VideoError("no video stream"). A file that cannot be opened raises OSError.
+    Whatever the demuxer or a decoder raises inside the block becomes VideoError("undecodable"), a file without such
+    a stream VideoError("no video stream"), and one that claims more than nlnet.data.bounds allows
+    VideoError("too large"), before it costs anything. A file that cannot be opened raises OSError.
     """
     try:
         with (
             # Opened here: the demuxer's errors about files look like its errors about what is in them.
             open(source, "rb") if isinstance(source, Path) else io.BytesIO(source) as file,
-            av.open(file, "r") as container,
+            _open(source, file) as container,
         ):
             streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
             if not streams:
                 raise VideoError("no video stream")
+            streams = [s for s in streams if s.codec_context is not None]
+            if not streams:
+                raise VideoError("undecodable", "its codec is unknown")
             stream = max(streams, key=lambda s: s.width * s.height)
+            if stream.width * stream.height > MAX_PIXELS:
+                raise VideoError("too large", f"{stream.width} x {stream.height}")
+            for other in container.streams:
+                if other.index != stream.index:
+                    other.discard = Discard.all
             # One thread: the default threading is slower on clips and its speed is erratic.
             stream.thread_count = 1
+            stream.codec_context.options = _CODEC_OPTIONS
             yield container, stream
     except av.FFmpegError as error:
         raise VideoError("undecodable", error.strerror or str(error)) from error
 
 
+def _open(source: bytes | Path, file: BinaryIO) -> InputContainer:
+    if isinstance(source, bytes):
+        claim = excess(source)
+    elif file.seek(0, io.SEEK_END):
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            claim = excess(mapped)
+        file.seek(0)
+    else:
+        claim = None
+    if claim:
+        raise VideoError("too large", claim)
+    return av.open(file, "r", options=_CODEC_OPTIONS, container_options=_CONTAINER_OPTIONS)
+
+
 def has_exact_times(container: InputContainer) -> bool:
-    """Whether the container stores a presentation time for each frame (MP4 and Matroska kin)."""
+    """Whether the container stores a presentation time for each frame (MP4 and Matroska kin; AVI makes them up)."""
     return not {"mp4", "matroska"}.isdisjoint(container.format.name.split(","))
 
 
+def packets_of(container: InputContainer, stream: VideoStream) -> list[Packet]:
+    """The packets that hold frames: an empty one (the end, or a frame the camera dropped) would flush the decoder."""
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    if len(packets) > MAX_FRAMES:
+        raise VideoError("too large", f"{len(packets):,} frames")
+    return packets
+
+
+def quarter_turns(frame: VideoFrame) -> int:
+    """How many quarter turns, counter-clockwise as in `np.rot90`, set the frame upright: 0 to 3."""
+    return round(frame.rotation / 90) % 4
+
+
 def probe(data: bytes | Path) -> VideoInfo:
-    """What a video holds, from its packets: headers may lie about the number of frames.
+    """What a video holds, from its packets and its first frame: headers may lie about the number of frames.
 
     Containers without exact times are decoded instead.
-    Raises VideoError: "undecodable", "no video stream", "no frames".
+    Raises VideoError: "undecodable", "no video stream", "no frames", "too large".
     """
     with open_video(data) as (container, stream):
-        width, height = stream.width, stream.height
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         if has_exact_times(container):
-            times = sorted(p.pts for p in _packets(container, stream) if p.pts is not None and not p.is_discard)
+            packets = packets_of(container, stream)
+            times = sorted(p.pts for p in packets if p.pts is not None and not p.is_discard)
             frames = len(times)
             if frames > 1 and times[-1] > times[0] and stream.time_base:
                 rate = float((frames - 1) / ((times[-1] - times[0]) * stream.time_base))
+            first = next((frame for packet in packets for frame in packet.decode()), None)
+            first = first or next(iter(stream.codec_context.decode(None)), None)
         else:
-            frames = sum(1 for _ in container.decode(stream))
-    if frames == 0:
-        raise VideoError("no frames")
+            decoded = container.decode(stream)
+            first = next(decoded, None)
+            frames = sum(1 for _ in decoded) + 1
+        if frames == 0 or first is None:
+            raise VideoError("no frames")
+        sides = stream.width, stream.height
+        width, height = sides[::-1] if quarter_turns(first) % 2 else sides
+    if not rate > 0:
+        raise VideoError("undecodable", f"{rate} frames per second")
     return VideoInfo(frames=frames, fps=rate, width=width, height=height)
 
 
@@ -102,65 +155,33 @@ def count_frames(data: bytes | Path) -> int:
         return sum(1 for _ in container.decode(stream))
 
 
-def decode_clip(data: bytes, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+def decode_clip(
+    data: bytes, indices: Sequence[int] | np.ndarray, *, crop: Crop | None = None, decoder: str = "pyav"
+) -> np.ndarray:
     """The frames at `indices` as uint8 RGB (T, H, W, 3), in the order of `indices`, which may repeat.
 
-    Decodes from the keyframe before the first wanted frame (where that saves anything) to the last wanted one.
-    Raises IndexError for an index below 0 or beyond the last frame, and VideoError as `probe` does.
+    `crop` is (top, left, height, width) in the upright picture; only that part is converted to RGB and returned.
+    `decoder` is "pyav", or "torchcodec" where that is installed; both give the same frames.
+    Raises IndexError for an index below 0 or beyond the last frame, VideoError as `probe` does and with the cause
+    "wrong size" for a crop outside the picture, ValueError for another decoder.
     """
-    places: dict[int, list[int]] = {}
-    for place, index in enumerate(indices):
-        places.setdefault(int(index), []).append(place)
-    if places and min(places) < 0:
-        raise IndexError(f"frame {min(places)}: the first frame is 0")
-    reformatter = VideoReformatter()
-    with open_video(data) as (container, stream):
-        width, height = stream.width, stream.height
-        clip_THWC = np.empty((len(indices), height, width, 3), np.uint8)
-        if not places:
-            return clip_THWC
-        last, seen = max(places), -1
-        for seen, frame in _frames(container, stream, min(places)):
-            if seen in places:
-                clip_THWC[places[seen]] = reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-            if seen >= last:
-                return clip_THWC
-    raise IndexError(f"frame {last} of a video of {seen + 1} frames")
+    if decoder == "pyav":
+        from nlnet.data.pyav_decoder import decode
+    elif decoder == "torchcodec":
+        from nlnet.data.torchcodec_decoder import decode
+    else:
+        raise ValueError(f"decoder {decoder!r} is none of {', '.join(DECODERS)}")
+    wanted = [int(index) for index in indices]
+    if wanted and min(wanted) < 0:
+        raise IndexError(f"frame {min(wanted)}: the first frame is 0")
+    return decode(data, wanted, crop)
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> list[Packet]:
-    # An empty packet (the end, or a frame the camera dropped) holds no frame and would flush the decoder.
-    return [packet for packet in container.demux(stream) if packet.size]
-
-
-def _frames(container: InputContainer, stream: VideoStream, first: int) -> Iterator[tuple[int, VideoFrame]]:
-    """(k, frame) in order of presentation, from some k <= first to the end."""
-    if first < _SEEK_FROM or not has_exact_times(container):
-        yield from enumerate(container.decode(stream))
-        return
-    packets = _packets(container, stream)
-    times = sorted(p.pts for p in packets if p.pts is not None and not p.is_discard)
-    number = {time: k for k, time in enumerate(times)}
-    start = _keyframe_before(packets, times, first) if len(number) == len(packets) else 0
-    origin = packets[start].pts if start else None
-    k = -1
-    for frame in _decode(packets[start:], stream):
-        # After a start in the middle, frames presented before the keyframe lack their references.
-        if origin is not None and (frame.pts is None or frame.pts < origin):
-            continue
-        k = k + 1 if k >= 0 or origin is None else number[origin]
-        yield k, frame
-
-
-def _keyframe_before(packets: list[Packet], times: list[int], first: int) -> int:
-    """The last packet from which frame `first` can be decoded; 0, the first packet, where there is no better."""
-    if first >= len(times):
-        return 0
-    starts = [i for i, p in enumerate(packets) if p.is_keyframe and p.pts is not None and p.pts <= times[first]]
-    return starts[-1] if starts else 0
-
-
-def _decode(packets: list[Packet], stream: VideoStream) -> Iterator[VideoFrame]:
-    for packet in packets:
-        yield from packet.decode()
-    yield from stream.codec_context.decode(None)
+def checked_crop(crop: Crop | None, height: int, width: int) -> Crop:
+    """The crop, or the whole picture for None. Raises VideoError where it is not inside the picture."""
+    if crop is None:
+        return 0, 0, height, width
+    top, left, rows, columns = crop
+    if top < 0 or left < 0 or rows < 1 or columns < 1 or top + rows > height or left + columns > width:
+        raise VideoError("wrong size", f"the crop {crop} is not inside {height} x {width}")
+    return crop
