@@ -7,16 +7,25 @@ if TYPE_CHECKING:
     from nlnet import ops
     from nlnet.checkpoints import from_pretrained
     from nlnet.layers import NonLocalBlock
-    from nlnet.models import build_model, insert_nonlocal
+    from nlnet.models import build_model, insert_nonlocal, optimize_for_inference
 
 __version__ = "0.1.0"
-__all__ = ["NonLocalBlock", "__version__", "build_model", "from_pretrained", "insert_nonlocal", "ops"]
+__all__ = [
+    "NonLocalBlock",
+    "__version__",
+    "build_model",
+    "from_pretrained",
+    "insert_nonlocal",
+    "ops",
+    "optimize_for_inference",
+]
 
 _HOMES = {
     "from_pretrained": "nlnet.checkpoints",
     "NonLocalBlock": "nlnet.layers",
     "build_model": "nlnet.models",
     "insert_nonlocal": "nlnet.models",
+    "optimize_for_inference": "nlnet.models",
 }
 
 

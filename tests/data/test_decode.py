@@ -72,12 +72,11 @@ def test_every_frame_of_every_real_video(prepared: dict[str, bytes], decoders: l
     rng = np.random.default_rng(len(data))
     for decoder in decoders:
         np.testing.assert_array_equal(decode_clip(data, range(count), decoder=decoder), expected)
-        for _ in range(3):
-            indices = rng.integers(0, count, 8)
-            rows, columns = rng.integers(1, (height + 1, width + 1))
-            top, left = rng.integers(0, (height - rows + 1, width - columns + 1))
-            clip = decode_clip(data, indices, crop=(top, left, rows, columns), decoder=decoder)
-            np.testing.assert_array_equal(clip, expected[indices, top : top + rows, left : left + columns])
+        indices = rng.integers(0, count, 8)
+        rows, columns = rng.integers(1, (height + 1, width + 1))
+        top, left = rng.integers(0, (height - rows + 1, width - columns + 1))
+        clip = decode_clip(data, indices, crop=(top, left, rows, columns), decoder=decoder)
+        np.testing.assert_array_equal(clip, expected[indices, top : top + rows, left : left + columns])
         with pytest.raises(IndexError, match=f"frame {count} of a video of {count} frames"):
             decode_clip(data, [0, count], decoder=decoder)
 

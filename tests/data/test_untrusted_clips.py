@@ -106,6 +106,14 @@ def test_a_claim_of_a_billion_frames_costs_nothing(table: bytes, tmp_path: Path)
     assert cost.bytes < 50 << 20
 
 
+def test_titles_in_another_encoding_do_no_harm() -> None:
+    data = small_video()
+    changed = data.replace(b"VideoHandler", b"V\x80deoHandler")
+    assert changed != data
+    assert probe(changed) == probe(data)
+    np.testing.assert_array_equal(decode_clip(changed, [3, 20]), decode_clip(data, [3, 20]))
+
+
 def test_runs_of_frames_are_added_up() -> None:
     data = small_video()
     place = next(begin for kind, begin, _ in boxes(data) if kind == b"stts")

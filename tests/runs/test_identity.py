@@ -38,7 +38,11 @@ def test_names_say_demo_and_a_requeued_job_has_its_folder_back(tmp_path):
     create(job)
     requeued = {"SLURM_JOB_ID": "42", "SLURM_RESTART_COUNT": "1"}
     assert new_run_dir(REAL, tmp_path, env=requeued) == job
+    assert new_run_dir(REAL, tmp_path, env={"SLURM_JOB_ID": "42"}) == job  # another rank was quicker
+    (job / "summary.json").touch()
     assert new_run_dir(REAL, tmp_path, env={"SLURM_JOB_ID": "42"}).name == f"{job.name}-2"
+    for late in ({"SLURM_PROCID": "3", "SLURM_JOB_ID": "42"}, {"RANK": "1", "TORCHELASTIC_RUN_ID": "42"}):
+        assert new_run_dir(REAL, tmp_path, env=late) == job
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

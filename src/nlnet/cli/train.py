@@ -7,6 +7,7 @@ from typing import Any
 
 import hydra
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -40,6 +41,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         say(OmegaConf.to_yaml(cfg, resolve=True))
     quiet(keep_log=bool(cfg.trainer.get("profiler")))
     started = time.monotonic()
+    if cfg.extras.threads:
+        torch.set_num_threads(cfg.extras.threads)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make_data(cfg)
     task = make_task(cfg, data)

@@ -99,7 +99,8 @@ def _open(source: bytes | Path, file: BinaryIO) -> InputContainer:
         claim = None
     if claim:
         raise VideoError("too large", claim)
-    return av.open(file, "r", options=_CODEC_OPTIONS, container_options=_CONTAINER_OPTIONS)
+    # Titles and the like may be in any encoding, or damaged.
+    return av.open(file, "r", options=_CODEC_OPTIONS, container_options=_CONTAINER_OPTIONS, metadata_errors="replace")
 
 
 def has_exact_times(container: InputContainer) -> bool:

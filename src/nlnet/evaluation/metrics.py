@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
-from nlnet.evaluation.average_precision import class_average_precisions
-
-KINDS = ("multilabel", "multiclass")
+from nlnet.evaluation.figures import KINDS, figures
 
 
 class VideoMetrics(Metric):
@@ -50,23 +47,5 @@ class VideoMetrics(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         _, scores, targets = self.videos()
-        figures = self._multilabel(scores, targets) if self.kind == "multilabel" else self._multiclass(scores, targets)
-        return figures | {"videos": torch.tensor(float(len(scores)))}
-
-    def _multilabel(self, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        precisions = class_average_precisions(scores, targets)
-        self.absent_classes = torch.nonzero(precisions.isnan()).flatten().tolist()
-        result = {"mAP": precisions.nanmean()}
-        for name, classes in self.groups.items():
-            result[f"mAP_{name}"] = precisions[list(classes)].nanmean()
-            areas = [binary_auroc(scores[:, k], targets[:, k].long()) for k in classes if 0 < targets[:, k].mean() < 1]
-            result[f"AUROC_{name}"] = torch.stack(areas).mean() if areas else torch.tensor(float("nan"))
-        return result
-
-    @staticmethod
-    def _multiclass(scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        # A video counts as right when fewer than k classes score higher: ties favour no class by its index.
-        own = scores.gather(1, targets[:, None])
-        higher = (scores > own).sum(1)
-        ties = (scores == own).sum(1) - 1
-        return {f"top{k}": (higher + ties < k).double().mean() for k in (1, 5) if k == 1 or scores.shape[1] > k}
+        result, self.absent_classes = figures(self.kind, scores, targets, self.groups)
+        return result | {"videos": torch.tensor(float(len(scores)))}

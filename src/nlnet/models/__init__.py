@@ -2,8 +2,17 @@
 
 from nlnet.models.build import build_model
 from nlnet.models.flops import ModelSummary, describe
+from nlnet.models.inference import optimize_for_inference
 from nlnet.models.insertion import insert_nonlocal
 from nlnet.models.networks import NETWORKS
 from nlnet.models.resnet3d import ResNet3d
 
-__all__ = ["NETWORKS", "ModelSummary", "ResNet3d", "build_model", "describe", "insert_nonlocal"]
+__all__ = [
+    "NETWORKS",
+    "ModelSummary",
+    "ResNet3d",
+    "build_model",
+    "describe",
+    "insert_nonlocal",
+    "optimize_for_inference",
+]

@@ -38,11 +38,18 @@ def new_run_dir(identity: Identity, log_dir: Path, *, job: str | None = None, en
     when = f"job-{launched}" if launched != "none" else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     name = "_".join(part for part in (when, identity.experiment, job) if part) + ("-demo" if identity.demo else "")
     folder = log_dir / identity.task_name / "runs" / name
+    # The ranks of a job start together and agree on the folder without a word: the first one alone looks further, and
+    # does not take a folder that another has just made for one of an earlier run.
+    mark = "" if launched == "none" else "summary.json"
     attempt = 2
-    while folder.exists() and not was_restarted(env):
+    while _rank(env) == 0 and (folder / mark).exists() and not was_restarted(env):
         folder = folder.with_name(f"{name}-{attempt}")
         attempt += 1
     return folder
+
+
+def _rank(env: Mapping[str, str]) -> int:
+    return int(env.get("SLURM_PROCID") or env.get("RANK") or 0)
 
 
 def was_restarted(env: Mapping[str, str]) -> bool:

@@ -1,0 +1,220 @@
+"""I3D with five non-local blocks: ours beside mmaction2's network with the same weights.
+
+On a CPU: seconds for the logits of one clip, in float32 and, where the processor has bfloat16 instructions, in
+bfloat16 autocast. The networks run in turn, round after round; time is the median. The checkpoint is written in
+mmaction2's format, read by `nlnet.checkpoints.convert` and, in float32, given to `nlnet.optimize_for_inference`, as a
+user's would be; the logits are compared first.
+
+With `--device cuda`: one training step (forward, backward, SGD) in mixed precision at 8x8 and 32x2, in clips a second
+and as a share of the rate of a large matrix product, and the peak memory of 128 frames at two clips. Where mmaction2
+is not installed ours is measured alone, and the table says so.
+
+    python benchmarks/video_models.py [--device cuda] [--batch 8] [--rounds 7] [--clip video.mp4] [--out FILE]
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+import types
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from measure import RESULTS, machine, median_seconds
+from torch import Tensor, nn
+
+from nlnet import build_model, optimize_for_inference
+from nlnet.checkpoints import convert
+from nlnet.checkpoints.mmconfig import read_config
+from nlnet.models import describe
+
+CONFIG = "i3d/i3d_imagenet-pretrained-r50-nl-embedded-gaussian_8xb8-32x2x1-100e_kinetics400-rgb.py"
+MEAN, STD = (114.75, 114.75, 114.75), (57.375, 57.375, 57.375)
+FRAMES = {"8x8": 8, "32x2": 32}  # the clips of the paper's short and long networks
+
+
+class Recognizer(nn.Module):
+    """mmaction2's backbone and head under the names they have in its checkpoints."""
+
+    def __init__(self, backbone: nn.Module, cls_head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.cls_head = backbone, cls_head
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return self.cls_head(self.backbone(x_BCTHW))
+
+
+def mmaction2() -> tuple[nn.Module, Path] | None:
+    """mmaction2's network with weights as after training, and its configuration file; None if it is not installed."""
+    if importlib.util.find_spec("mmaction") is None or importlib.util.find_spec("mmcv") is None:
+        return None
+    # its wheel lacks this module, which one of its localisers imports
+    for name in ("mmaction.models.localizers.drn", "mmaction.models.localizers.drn.drn"):
+        stub = sys.modules.setdefault(name, types.ModuleType(name))
+        stub.__path__ = []  # type: ignore[attr-defined]
+        stub.DRN = object  # type: ignore[attr-defined]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mmaction
+        from mmaction.models import backbones, heads
+    file = Path(mmaction.__file__).parent / ".mim" / "configs" / "recognition" / CONFIG
+    settings = read_config(file)["model"]
+    backbone = {k: v for k, v in settings["backbone"].items() if k not in ("type", "pretrained", "pretrained2d")}
+    head = {k: v for k, v in settings["cls_head"].items() if k not in ("type", "average_clips")}
+    torch.manual_seed(0)
+    net = Recognizer(getattr(backbones, settings["backbone"]["type"])(**backbone), heads.I3DHead(**head))
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.weight, 0.5, 1.1)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.1)
+    return net, file
+
+
+def converted(theirs: nn.Module, config: Path) -> nn.Module:
+    """Our network with their weights, through the file that their program would write."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "theirs.pth"
+        torch.save({"state_dict": theirs.state_dict()}, path)
+        return convert(path, "mmaction2", config=config).build()
+
+
+def clip(video: Path | None, frames: int) -> Tensor:
+    """(1, 3, frames, 224, 224): the middle of a video's first frames, normalised, or noise."""
+    if video is None:
+        return torch.randn(1, 3, frames, 224, 224, generator=torch.Generator().manual_seed(0))
+    from nlnet.data.video import decode_clip
+
+    frames_THWC = torch.as_tensor(decode_clip(video.read_bytes(), list(range(0, 8 * frames, 8))))
+    top, left = ((n - 224) // 2 for n in frames_THWC.shape[1:3])
+    crop = frames_THWC[:, top : top + 224, left : left + 224].float()
+    return ((crop - torch.tensor(MEAN)) / torch.tensor(STD)).permute(3, 0, 1, 2)[None].contiguous()
+
+
+def in_turn(cases: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
+    """Median seconds of each case; they run one after the other in every round, after one that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds + 1):
+        for name, fn in cases.items():
+            times[name].append(median_seconds(fn, 1, warmup=0, device=device))
+    return {name: median(values[1:]) for name, values in times.items()}
+
+
+def has_bf16_instructions() -> bool:
+    """Whether the processor says so (Linux); PyTorch's own test is also true where it emulates them."""
+    path = Path("/proc/cpuinfo")
+    return path.exists() and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(path.read_text().split()))
+
+
+def infer(rounds: int, video: Path | None) -> dict[str, Any]:
+    """Seconds for the logits of one clip of 8x224x224."""
+    peer = mmaction2()
+    if peer is None:
+        raise SystemExit("mmaction2 and mmcv-lite are not installed: make peers")
+    theirs, config = peer
+    plain, theirs, x = converted(theirs, config), theirs.eval(), clip(video, 8)
+    ours = optimize_for_inference(plain)
+    precisions: dict[str, Any] = {"float32": nullcontext}
+    if has_bf16_instructions():
+        precisions["bfloat16"] = partial(torch.autocast, "cpu", torch.bfloat16)
+    else:
+        print("bfloat16 is left out: this processor has no instructions for it")
+    results: dict[str, Any] = {}
+    with torch.inference_mode():
+        wanted = theirs(x)
+        error = float((ours(x) - wanted).norm() / wanted.norm())
+        for name, context in precisions.items():
+            net = ours if name == "float32" else plain
+            with context():
+                logits = net(x).float()
+            cases = {"ours": partial(run, net, x, context), "mmaction2 float32": partial(run, theirs, x)}
+            if name == "float32":
+                cases["ours as trained"] = partial(run, plain, x)
+            seconds = in_turn(cases, rounds, "cpu")
+            cosine = float(nn.functional.cosine_similarity(logits, wanted))
+            results[name] = seconds | {"ratio": seconds["mmaction2 float32"] / seconds["ours"], "cosine": cosine}
+    return {"relative error of the logits": error, **results}
+
+
+def run(net: nn.Module, x: Tensor, context: Callable[[], Any] = nullcontext) -> Tensor:
+    with context():
+        return net(x)
+
+
+def training_step(net: nn.Module, x: Tensor, dtype: torch.dtype) -> Callable[[], None]:
+    """Forward, backward and SGD in mixed precision, as a function; float16 with a scaled loss."""
+    net.train()
+    target = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
+    scaler = torch.amp.GradScaler(enabled=dtype is torch.float16)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(x.device.type, dtype):
+            loss = nn.functional.cross_entropy(net(x), target)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    return step
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
+    return 2 * 8192**3 / median_seconds(lambda: a @ b, 10, warmup=3, device="cuda")
+
+
+def train(rounds: int, batch: int) -> dict[str, Any]:
+    """Clips a second of a training step at both lengths, and the memory of 128 frames. mmaction2 trains in float16."""
+    rate, results = matmul_rate(torch.bfloat16), {}
+    peer = mmaction2()
+    if peer is None:
+        print("mmaction2 is not installed: ours is measured alone")
+    for name, frames in FRAMES.items():
+        x = torch.randn(batch, 3, frames, 224, 224, device="cuda")
+        ours = (converted(*peer) if peer else build_model("i3d_r50", nonlocal_blocks=5)).cuda()
+        macs = describe(ours.cpu(), (3, frames, 224, 224)).gmacs * 1e9
+        cases = {"ours bfloat16": training_step(ours.cuda(), x, torch.bfloat16)}
+        if peer:
+            cases["mmaction2 float16"] = training_step(peer[0].cuda(), x, torch.float16)
+        seconds = in_turn(cases, rounds, "cuda")
+        clips = {key: batch / value for key, value in seconds.items()}
+        share = 6 * macs * clips["ours bfloat16"] / rate  # backward is twice forward, an operation half a multiply-add
+        ratio = clips["ours bfloat16"] / clips["mmaction2 float16"] if peer else None
+        results[name] = {"clips/s": clips, "share of the matrix product's rate": share, "ratio": ratio}
+    return results | {"128 frames, 2 clips, peak GiB": long_clip_memory()}
+
+
+def long_clip_memory() -> float:
+    """GiB of a training step with two clips of 128 frames."""
+    net = build_model("i3d_r50", nonlocal_blocks=5, nonlocal_groups={"res3": 4}).cuda()
+    step = training_step(net, torch.randn(2, 3, 128, 224, 224, device="cuda"), torch.bfloat16)
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--batch", type=int, default=8, help="clips in a training step")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--clip", type=Path, help="a video for the logits to be compared on; noise without")
+    parser.add_argument("--out", type=Path, default=None)
+    args = parser.parse_args()
+    results = infer(args.rounds, args.clip) if args.device == "cpu" else train(args.rounds, args.batch)
+    out = args.out or RESULTS / f"video_models_{args.device}.json"
+    out.write_text(json.dumps({"machine": machine(args.device), **results}, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""All clips of a video that a test looks at, whole frames, from one decoding of it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from nlnet.data.batches import Batch, ShardBatches, Share
+from nlnet.data.clip_batches import VIDEO_SUFFIXES, decode_frames, target_tensor, video_member
+from nlnet.data.clips import ClipGeometry, active_classes
+from nlnet.data.loader import ClipLoader
+from nlnet.data.manifest import Manifest, Sample
+from nlnet.data.module import ClipDataModule
+from nlnet.data.source import DEFAULTS, ReadSettings
+
+STARTS = ("official", "slowfast", "mmaction2")
+SLOWFAST_FPS = 30.0
+
+
+def clip_frames(rule: str, geometry: ClipGeometry, frames: int, fps: float, clips: int) -> np.ndarray:
+    """(clips, T) the frames of each clip of a test, in a video of n = `frames` frames; j counts clips, k frames of one.
+
+    official: floor(j n / clips) + k stride, modulo n: the last clips go on at the video's beginning.
+    slowfast: clips of L = T stride fps / 30 frames, whatever the rate; from max(n - L, 0) j / clips to L - 1 frames
+        later in T equal steps, rounded down; beyond the end the last frame.
+    mmaction2: round(j max(n - L, 0) / (clips - 1)) + k stride, modulo n, with L = (T - 1) stride + 1; the middle for a
+        single clip.
+    """
+    j, k = np.arange(clips)[:, None], np.arange(geometry.frames)[None, :]
+    if rule == "official":
+        return (j * frames // clips + k * geometry.stride) % frames
+    if rule == "slowfast":
+        length = geometry.span * fps / SLOWFAST_FPS
+        first = max(frames - length, 0) * j / clips
+        step = (length - 1) / (geometry.frames - 1) if geometry.frames > 1 else 0.0
+        return np.clip(first + k * step, 0, frames - 1).astype(np.int64)
+    if rule == "mmaction2":
+        last = max(frames - (geometry.frames - 1) * geometry.stride - 1, 0)
+        first = np.round(j * (last / (clips - 1))).astype(np.int64) if clips > 1 else np.array([[last // 2]])
+        return (first + k * geometry.stride) % frames
+    raise ValueError(f"clip starts {rule!r} are none of {', '.join(STARTS)}")
+
+
+class Video(NamedTuple):
+    """The frames that some clip needs (N, H, W, 3) uint8, where each clip finds its own (clips, T), its classes."""
+
+    frames: np.ndarray
+    places: np.ndarray
+    classes: list[int]
+
+
+class ViewBatches(ShardBatches[Sample, Video]):
+    """The videos of a test: `videos`, a uint8 tensor (N, H, W, 3) each, `places`, a tensor (clips, T) of indices into
+    it each, both of those that could be read alone, `targets` (B, ...), and what every batch of shards holds."""
+
+    suffixes = VIDEO_SUFFIXES
+    manifest: Manifest
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        root: str,
+        share: Share,
+        geometry: ClipGeometry,
+        *,
+        clips: int,
+        starts: str = "official",
+        decoder: str = "pyav",
+        settings: ReadSettings = DEFAULTS,
+    ) -> None:
+        super().__init__(manifest, root, share, seed=0, window=1, train=False, settings=settings)
+        self.geometry, self.clips, self.starts, self.decoder = geometry, clips, starts, decoder
+
+    def decode(self, sample: Sample, members: dict[str, bytes], epoch: int) -> Video:
+        indices = clip_frames(self.starts, self.geometry, sample.frames, sample.fps, self.clips)
+        wanted, places = np.unique(indices, return_inverse=True)
+        frames = decode_frames(sample, video_member(sample, members), wanted, None, self.decoder)
+        return Video(frames, places.reshape(indices.shape), active_classes(sample))
+
+    def collate(self, indices: np.ndarray, items: Sequence[Video | None]) -> Batch:
+        read = [item for item in items if item is not None]
+        return {
+            "videos": [torch.from_numpy(item.frames) for item in read],
+            "places": [torch.from_numpy(item.places) for item in read],
+            "targets": target_tensor(self.manifest, [item.classes if item else [] for item in items]),
+        }
+
+
+class ViewDataModule(pl.LightningDataModule):
+    """The validation videos of `data` for a test of `clips` clips each: one video at a time on every rank."""
+
+    def __init__(self, data: ClipDataModule, clips: int, starts: str) -> None:
+        super().__init__()
+        self.data, self.clips, self.starts = data, clips, starts
+        self._loaders: list[ClipLoader] = []
+
+    def val_dataloader(self) -> ClipLoader:
+        data = self.data
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        batches = ViewBatches(
+            data.val,
+            data.val_root,
+            Share(world_size, rank, world_size),
+            data.geometry,
+            clips=self.clips,
+            starts=self.starts,
+            decoder=data.decoder,
+            settings=data.settings,
+        )
+        self._loaders.append(ClipLoader(batches, data.num_workers))
+        return self._loaders[-1]
+
+    def close(self) -> None:
+        """Stop the workers of every loader that was handed out."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()

@@ -1,0 +1,135 @@
+"""Two models on the same videos: the difference of their figures, with a paired bootstrap interval."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nlnet.errors import UserError
+from nlnet.evaluation.figures import hits
+from nlnet.evaluation.predictions import Predictions
+
+_TOGETHER = 64  # resamplings that are in memory at a time
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""(S, N) how often each video was drawn in S resamplings -> (S,) the figure of each."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of two models and of both together, their difference b - a, and the interval that holds it."""
+
+    name: str
+    a: float
+    b: float
+    both: float
+    difference: float
+    low: float
+    high: float
+
+
+def compare(
+    a: Predictions, b: Predictions, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> list[Difference]:
+    """top1 and top5, or mAP, of two models on the same videos, and b - a with its percentile bootstrap interval.
+
+    The videos are drawn with replacement, the same for both models (a paired bootstrap). `both` is the figure of the
+    mean of the two models' scores, each divided by its number of views where it is their sum.
+
+    Args:
+        samples: how many times the videos are drawn.
+        confidence: the share of the resampled differences inside the interval.
+        seed: of the drawing.
+
+    Raises UserError where the videos, their classes or the kinds of task differ.
+    """
+    if samples < 1 or not 0 < confidence < 1:
+        raise ValueError(f"samples={samples}, confidence={confidence}: at least 1, and between 0 and 1")
+    b = _aligned(a, b)
+    scores = {"a": a.scores, "b": b.scores, "both": _mean_scores(a) + _mean_scores(b)}
+    statistics = {name: _statistics(a.kind, value, a.targets) for name, value in scores.items()}
+    everything = np.ones((1, len(a.keys)), np.int64)
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in statistics["a"]}
+    for first in range(0, samples, _TOGETHER):
+        counts_SN = rng.multinomial(len(a.keys), np.full(len(a.keys), 1 / len(a.keys)), min(_TOGETHER, samples - first))
+        for name, values in drawn.items():
+            values.append(statistics["b"][name](counts_SN) - statistics["a"][name](counts_SN))
+    rest = (1 - confidence) / 2
+    result = []
+    for name, values in drawn.items():
+        own = {which: float(statistics[which][name](everything)[0]) for which in scores}
+        low, high = np.quantile(np.concatenate(values), (rest, 1 - rest))
+        result.append(Difference(name, **own, difference=own["b"] - own["a"], low=float(low), high=float(high)))
+    return result
+
+
+def _mean_scores(predictions: Predictions) -> np.ndarray:
+    views = predictions.views.shape[1] if predictions.kind == "multiclass" else 1
+    return predictions.scores.astype(np.float64) / views
+
+
+def _aligned(a: Predictions, b: Predictions) -> Predictions:
+    """`b` in the order of `a`."""
+    if a.kind != b.kind or a.classes != b.classes:
+        what = f"{a.kind} of {len(a.classes)} classes", f"{b.kind} of {len(b.classes)} classes"
+        raise UserError(f"A is {what[0]}, B {what[1]}, or their classes' names differ; compare models of one data set")
+    only_a, only_b = sorted({*a.keys} - {*b.keys}), sorted({*b.keys} - {*a.keys})
+    if only_a or only_b or len(a.keys) != len(b.keys):
+        raise UserError(
+            f"A and B are not of the same videos: {_shown(only_a)} only in A, {_shown(only_b)} only in B;"
+            " evaluate both on the same shards"
+        )
+    place = {key: row for row, key in enumerate(b.keys)}
+    rows = [place[key] for key in a.keys]
+    if not np.array_equal(b.targets[rows], a.targets):
+        raise UserError("A and B name different targets for the same videos; evaluate both on the same shards")
+    return Predictions(b.kind, b.classes, a.keys, b.targets[rows], b.views[rows], b.protocol, b.groups)
+
+
+def _shown(keys: Sequence[str]) -> str:
+    named = f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
+    return f"{len(keys)}{named}"
+
+
+def _statistics(kind: str, scores_NK: np.ndarray, targets: np.ndarray) -> Mapping[str, Statistic]:
+    if kind == "multilabel":
+        return {"mAP": _map_statistic(scores_NK, targets)}
+    found = hits(torch.from_numpy(scores_NK), torch.from_numpy(targets))
+    return {f"top{k}": _mean_statistic(value.numpy()) for k, value in found.items()}
+
+
+def _mean_statistic(hits_N: np.ndarray) -> Statistic:
+    return lambda counts_SN: counts_SN @ hits_N.astype(np.float64) / counts_SN.sum(1)
+
+
+def _map_statistic(scores_NK: np.ndarray, targets_NK: np.ndarray) -> Statistic:
+    """Average precision as `nlnet.evaluation.average_precision` defines it, with videos that count several times.
+
+    Ranks are found once: over the ranked videos r of a class, with weights w and labels y, it is
+    sum_r w_r y_r P(e_r) / sum_r w_r y_r: P(e) is the precision down to rank e, e_r the last rank with r's score.
+    """
+    classes = []
+    for scores_N, labels_N in zip(scores_NK.T, targets_NK.T, strict=True):
+        if not labels_N.any():
+            continue
+        order = np.argsort(-scores_N, kind="stable")
+        ranked = scores_N[order]
+        positives = np.flatnonzero(labels_N[order])
+        ends = np.searchsorted(-ranked, -ranked[positives], side="right") - 1
+        classes.append((order, positives, ends, np.searchsorted(positives, ends, side="right") - 1))
+
+    def mean_average_precision(counts_SN: np.ndarray) -> np.ndarray:
+        counts_NS = np.ascontiguousarray(counts_SN.T, dtype=np.int32)
+        precisions = np.full((len(classes), len(counts_SN)), np.nan)
+        for k, (order, positives, ends, last_positive) in enumerate(classes):
+            weights_NS = counts_NS[order]
+            gains = weights_NS[positives]
+            seen, found = weights_NS.cumsum(0)[ends], gains.cumsum(0)[last_positive]
+            total = gains.sum(0)
+            drawn = total > 0
+            precisions[k, drawn] = (gains * found / np.maximum(seen, 1)).sum(0)[drawn] / total[drawn]
+        return np.nanmean(precisions, axis=0)
+
+    return mean_average_precision

@@ -1,0 +1,107 @@
+"""Detectors on images from the command line: the figures, the pictures, and what cannot be read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.coco import TURN_LEFT, write_image
+from helpers.detection import demo_net
+from nlnet.cli.predict import main
+from nlnet.data.coco_masks import rle_mask
+from nlnet.models.detection import detect
+
+MODEL = {
+    "_target_": "nlnet.models.detection.build_detector",
+    "backbone": "demo",
+    "norm": "batch",
+    "trainable_stages": 5,
+    "nonlocal_blocks": 1,
+}
+DATA = {"short_sides": [48, 64], "eval_short_side": None, "max_size": 96}
+
+
+def save(path: Path, kind: str) -> Any:
+    """A checkpoint as a run leaves it, of a new network, which is returned."""
+    net = demo_net(kind, nonlocal_blocks=1)
+    settings = {"model": MODEL | {"name": f"{kind}_rcnn"}, "data": DATA, "task": {"kind": "detection"}}
+    state = {f"net.{key}": value for key, value in net.state_dict().items()}
+    more = {"classes": ["cat", "dog", "bird"], "skeleton": [[0, 1], [1, 2]]}
+    torch.save({"state_dict": state, "hyper_parameters": settings, **more}, path)
+    net.transform.resized = True
+    return net.eval()
+
+
+@pytest.mark.parametrize("kind", ["mask", "keypoint"])
+def test_objects_are_those_of_the_network_in_pixels_of_the_image(
+    tmp_path: Path, command: Callable[..., Any], kind: str
+) -> None:
+    net = save(tmp_path / "x.ckpt", kind)
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    write_image(tmp_path / "in" / "a.png", 128, 96, 1)
+    write_image(tmp_path / "in" / "deep" / "a.jpg", 60, 90, 2, mode="L", orientation=TURN_LEFT)
+    (tmp_path / "in" / "b.jpg").write_bytes(b"no image")
+    out = tmp_path / "out" / "found.json"
+    arguments = f"ckpt_path={tmp_path / 'x.ckpt'}", f"source={tmp_path / 'in'}", f"out={out}", "device=cpu"
+    code, _, err = command(main, *arguments, "threshold=0.0")
+    assert code == 0, err
+    assert "1 of 3 images could not be read: b.jpg (undecodable)" in err
+    content = json.loads(out.read_text())
+    assert content["kind"] == "detection"
+    assert [(row["name"], row["width"], row["height"]) for row in content["images"]] == [
+        ("a.png", 128, 96),
+        ("deep/a.jpg", 90, 60),  # upright, as people see it
+    ]
+    for row in content["images"]:
+        drawn = np.asarray(Image.open(row["picture"]))
+        assert drawn.shape == (row["height"], row["width"], 3)
+    image = Image.open(tmp_path / "in" / "a.png").convert("RGB").resize((85, 64), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    with torch.inference_mode():
+        [wanted] = detect(net, [pixels], [(96, 128)])
+    objects = content["images"][0]["objects"]
+    assert len(objects) == len(wanted["scores"]) > 0
+    assert [one["class"] for one in objects] == [["cat", "dog", "bird"][label - 1] for label in wanted["labels"]]
+    assert [one["score"] for one in objects] == pytest.approx(wanted["scores"].tolist(), abs=1e-4)
+    for one, box in zip(objects, wanted["boxes"].tolist(), strict=True):
+        x, y, width, height = one["box"]
+        assert [x, y, x + width, y + height] == pytest.approx(box, abs=0.02)
+    if kind == "mask":
+        for one, mask in zip(objects, wanted["masks"], strict=True):
+            assert np.array_equal(rle_mask(one["segmentation"]), (mask[0] >= 0.5).numpy())
+    else:
+        points = [[point[:2] for point in rows] for rows in wanted["keypoints"].tolist()]
+        assert np.array([one["keypoints"] for one in objects]) == pytest.approx(np.array(points), abs=0.01)
+    assert not np.array_equal(np.asarray(Image.open(content["images"][0]["picture"])),
+                              np.asarray(Image.open(tmp_path / "in" / "a.png")))  # fmt: skip
+
+
+def test_what_cannot_be_done(tmp_path: Path, command: Callable[..., Any]) -> None:
+    save(tmp_path / "x.ckpt", "mask")
+    ckpt, out = f"ckpt_path={tmp_path / 'x.ckpt'}", f"out={tmp_path / 'found.json'}"
+    (tmp_path / "in").mkdir()
+    for source, words in (
+        (tmp_path / "in", "no image in it; a detector looks at .jpeg, .jpg, .png files"),
+        (tmp_path / "gone", "there is no such file or folder"),
+        (tmp_path / "x.ckpt", "no image could be read"),
+    ):
+        code, _, err = command(main, ckpt, f"source={source}", out, "device=cpu")
+        assert code == 1
+        assert words in err
+        assert "Traceback" not in err
+    assert not (tmp_path / "found.json").exists()
+    write_image(tmp_path / "in" / "a.png", 64, 48, 1)
+    code, said, _ = command(main, ckpt, f"source={tmp_path / 'in'}", out, "device=cpu", "threshold=0.99")
+    assert code == 0
+    assert said.startswith("a.png: nothing\n")
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    del content["state_dict"]["net.rpn.head.cls_logits.bias"]
+    torch.save(content, tmp_path / "x.ckpt")
+    code, _, err = command(main, ckpt, f"source={tmp_path / 'in'}", out, "device=cpu")
+    assert code == 1
+    assert "its weights are not those of the network it names" in err

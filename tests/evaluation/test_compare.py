@@ -1,0 +1,98 @@
+"""Paired bootstrap: against plain statistics, and against doing it video by video."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nlnet.cli.compare import main
+from nlnet.errors import UserError
+from nlnet.evaluation.average_precision import charades_map
+from nlnet.evaluation.compare import _map_statistic, compare
+from nlnet.evaluation.predictions import FILE, Predictions
+
+
+def made(kind, seed, n=400, classes=12, strength=0.5, views=1):
+    """Scores that know something of the target."""
+    rng = np.random.default_rng(100)
+    targets = rng.integers(0, classes, n) if kind == "multiclass" else (rng.random((n, classes)) < 0.15) * 1.0
+    shown = np.eye(classes)[targets] if kind == "multiclass" else targets
+    noise = np.random.default_rng(seed).random((n, views, classes))
+    scores = (strength * shown[:, None] + noise).astype(np.float32)
+    return Predictions(kind, tuple(map(str, range(classes))), tuple(f"v{k}" for k in range(n)), targets.astype(
+        np.int64 if kind == "multiclass" else np.float32), scores)  # fmt: skip
+
+
+def test_counts_weigh_average_precision_like_repeated_videos():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (40, 5)).astype(np.float32)  # with many ties
+    targets = (rng.random((40, 5)) < 0.2).astype(np.float32)
+    targets[:, 4] = 0  # a class that nobody has
+    targets[:, 3], targets[7, 3] = 0, 1  # and one that some drawings miss
+    counts = rng.multinomial(40, np.full(40, 1 / 40), 20)
+    assert (counts[:, 7] == 0).any()
+    found = _map_statistic(scores, targets)(counts)
+    for value, count in zip(found, counts, strict=True):
+        rows = np.repeat(np.arange(40), count)
+        expected = charades_map(torch.from_numpy(scores[rows]), torch.from_numpy(targets[rows]))
+        assert value == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_the_interval_of_an_accuracy_is_that_of_the_paired_normal_distribution():
+    a, b = made("multiclass", 1, n=2000), made("multiclass", 2, n=2000, strength=0.6)
+    row = compare(a, b, samples=4000)[0]
+    hits = [predictions.scores.argmax(1) == predictions.targets for predictions in (a, b)]
+    gains = hits[1].astype(float) - hits[0]
+    spread = 1.96 * gains.std() / np.sqrt(len(gains))
+    assert (row.name, row.a, row.b) == ("top1", hits[0].mean(), pytest.approx(hits[1].mean()))
+    assert row.difference == pytest.approx(gains.mean(), abs=1e-12)
+    assert row.low == pytest.approx(gains.mean() - spread, abs=0.1 * spread)
+    assert row.high == pytest.approx(gains.mean() + spread, abs=0.1 * spread)
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+def test_a_model_is_as_good_as_itself_in_any_order_and_a_seed_repeats(kind):
+    a, b = made(kind, 1), made(kind, 2)
+    order = np.random.default_rng(3).permutation(len(a.keys))
+    turned = replace(b, keys=tuple(b.keys[k] for k in order), targets=b.targets[order], views=b.views[order])
+    assert compare(a, b, samples=50) == compare(a, turned, samples=50)
+    assert compare(a, b, samples=50) != compare(a, b, samples=50, seed=1)
+    assert all((row.difference, row.low, row.high) == (0, 0, 0) for row in compare(a, a, samples=50))
+
+
+def test_models_with_unequal_numbers_of_views_count_the_same_when_fused():
+    one, many = made("multiclass", 1), made("multiclass", 1)
+    many = replace(many, views=np.repeat(many.views, 30, 1))
+    row = compare(one, many, samples=5)[0]
+    assert row.a == row.b == row.both
+    noisy = replace(many, views=np.repeat(made("multiclass", 9).views, 30, 1))
+    halves = compare(one, noisy, samples=5)[0]
+    mean = one.scores.astype(float) + noisy.scores.astype(float) / 30
+    assert halves.both == (mean.argmax(1) == one.targets).mean()
+
+
+def test_the_command(tmp_path, command):
+    for name, seed, strength in (("a", 1, 0.4), ("b", 2, 0.8)):
+        (tmp_path / name).mkdir()
+        made("multilabel", seed, strength=strength).save(tmp_path / name / FILE)
+    code, out, _ = command(main, str(tmp_path / "a"), str(tmp_path / "b" / FILE), "--samples", "200")
+    assert code == 0
+    assert "400 videos, 200 resamplings" in out
+    assert "B is better" in out.splitlines()[-1]
+    code, again, _ = command(main, str(tmp_path / "a"), str(tmp_path / "b"), "--samples", "200", "--json")
+    assert code == 0
+    assert '"videos": 400' in again
+    code, _, err = command(main, str(tmp_path / "a"), str(tmp_path / "b"), "--confidence", "95")
+    assert code == 1
+    assert "--confidence 95" in err
+
+
+def test_other_videos_classes_or_targets_are_refused():
+    a = made("multiclass", 1)
+    with pytest.raises(UserError, match=r"1 \(v0\) only in A, 0 only in B"):
+        compare(a, replace(a, keys=a.keys[1:], targets=a.targets[1:], views=a.views[1:]))
+    with pytest.raises(UserError, match="multiclass of 12 classes, B multilabel"):
+        compare(a, made("multilabel", 1))
+    with pytest.raises(UserError, match="different targets"):
+        compare(a, replace(a, targets=(a.targets + 1) % 12))
