@@ -1,7 +1,7 @@
 """A network made ready for logits on a CPU: norms folded into convolutions, and weights in oneDNN's own layout."""
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class PackedConv3d(nn.Module):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         x = x_BCTHW.contiguous(memory_format=torch.channels_last_3d)
         if self._packed is None or self._packed[0] != x.shape:
-            reorder = torch._C._nn.mkldnn_reorder_conv3d_weight
+            reorder: Any = torch._C._nn.mkldnn_reorder_conv3d_weight
             self._packed = x.shape, reorder(self.weight.to_mkldnn(), *self.geometry, list(x.shape))
         return torch.ops.mkldnn._convolution_pointwise(x, self._packed[1], self.bias, *self.geometry, "none", [], "")
 
