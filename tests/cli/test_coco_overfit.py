@@ -29,6 +29,7 @@ SETTINGS = (
     f"data.max_size={2 * SIDE}",
     "data.flip=false",
     f"trainer.max_epochs={STEPS}",
+    "trainer.val_check_interval=null",
     f"trainer.check_val_every_n_epoch={STEPS}",
 )
 

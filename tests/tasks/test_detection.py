@@ -1,0 +1,128 @@
+"""The losses under missing images, a loss that is not finite, and what an evaluation hands on."""
+
+import pytest
+import torch
+import torch.distributed
+
+from helpers.detection import CATEGORY_IDS, batch, demo_net, target, task
+from helpers.processes import run_ranks
+from nlnet.errors import UserError
+from nlnet.runs.resume import seed_everything_for
+
+MASK_LOSSES = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
+
+
+def step(made, data):
+    """The loss of a training step, its gradients, and what it logs."""
+    seed_everything_for(0, 5, 0)  # torchvision draws the regions that it trains on
+    made.zero_grad()
+    loss = made.training_step(data, 0)
+    loss.backward()
+    return loss.detach(), [p.grad.clone() for p in made.parameters()], dict(made.logged)
+
+
+def group_norm_task():
+    """Group norm: an image's maps do not depend on the others in the batch."""
+    return task(demo_net(norm="group"))
+
+
+def test_images_that_could_not_be_read_count_for_nothing():
+    made = group_norm_task()
+    loss, gradients, logged = step(made, batch([1.0, 0.0, 0.0]))
+    alone, expected, _ = step(made, batch([1.0]))
+    assert loss == alone
+    assert all(torch.equal(one, other) for one, other in zip(gradients, expected, strict=True))
+    assert logged.keys() == {"train/loss"} | {f"train/{name}" for name in MASK_LOSSES}
+    assert logged["train/loss"] == pytest.approx(sum(logged[f"train/{name}"] for name in MASK_LOSSES), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mask", "keypoint"])
+def test_a_batch_without_a_readable_image_changes_nothing_and_still_reaches_every_parameter(kind):
+    made = task(demo_net(kind, nonlocal_blocks=1, head_blocks=4 if kind == "keypoint" else 0))
+    loss, gradients, _ = step(made, batch([0.0, 0.0]))
+    assert loss == 0
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images():
+    made = task(demo_net())
+    with torch.no_grad():
+        made.net.roi_heads.mask_predictor.mask_fcn_logits.bias[1] = float("nan")
+    with pytest.raises(UserError) as raised:
+        made.training_step(batch([1.0, 0.0, 1.0]), 0)
+    assert "the loss of step 7 is not finite (loss_mask=nan) on the images 11, 13; the weights are as before" in str(
+        raised.value
+    )
+
+
+def test_an_evaluation_counts_readable_images_once_and_writes_what_it_judged(tmp_path):
+    truth = {
+        "images": [{"id": k, "width": 64, "height": 64} for k in (11, 12, 13)],
+        "categories": [{"id": k, "name": str(k)} for k in CATEGORY_IDS],
+        "annotations": [
+            {"id": 1, "image_id": 11, "category_id": 1, "bbox": [4, 6, 36, 44], "area": 1584, "iscrowd": 0,
+             "segmentation": [[4, 6, 40, 6, 40, 50, 4, 50]]},
+        ],
+    }  # fmt: skip
+    made = task(demo_net(), ground_truth=lambda: truth)
+    made.trainer.default_root_dir = str(tmp_path)
+    made.eval()
+    found = target(11, [[4, 6, 40, 50]], [1])
+    made.forward = lambda images, sizes: [
+        {
+            "boxes": found["boxes"],
+            "labels": found["labels"],
+            "scores": torch.tensor([0.9]),
+            "masks": found["masks"][:, None],
+        }
+        for _ in images
+    ]
+    made.on_validation_epoch_start()
+    data = batch([1.0, 0.0])
+    data["failures"], data["padding"] = [], torch.tensor([False, True])
+    assert len(made.validation_step(data, 0)["detections"]) == 1
+    made.on_validation_epoch_end()
+    assert made.logged["val/images"] == 1
+    assert made.logged["val/box_AP"] == made.logged["val/mask_AP"] == pytest.approx(1)
+    assert made.logged["val/box_AP_large"] == -1
+    assert made.absent_classes() == ["b", "c"]
+    assert (
+        (tmp_path / "predictions.json")
+        .read_text()
+        .startswith('[{"image_id":11,"category_id":1,"bbox":[4.0,6.0,36.0,44.0]')
+    )
+    made.on_test_epoch_start()
+    made.test_step(batch([1.0, 0.0]), 0)
+    with pytest.raises(UserError, match=r"1 validation images could not be read: image1 \(truncated\); .*eval=1"):
+        made.on_test_epoch_end()
+
+
+def work(rank, world, port, folder):
+    """One of two ranks: the images of the second cannot be read; then the first one's loss is not finite."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    made = task(demo_net(norm="group"), world)
+    loss, gradients, logged = step(made, batch([float(rank == 0)] * 2))
+    for gradient in gradients:
+        torch.distributed.all_reduce(gradient)  # as DDP does: the mean over the ranks
+        gradient /= world
+    with torch.no_grad():
+        made.net.roi_heads.mask_predictor.mask_fcn_logits.bias[1] = float("nan") if rank == 0 else 0.0
+    with pytest.raises(UserError) as raised:
+        made.training_step(batch([1.0, 1.0]), 0)
+    torch.save([loss, gradients, logged, str(raised.value)], folder / f"{rank}.pt")
+
+
+def test_a_rank_whose_whole_share_fails_changes_nothing_and_all_ranks_stop_together(tmp_path):
+    assert run_ranks(work, 2, tmp_path) == [0, 0]
+    (loss, gradients, logged, reason), (none, others, again, same) = (
+        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    made = group_norm_task()
+    expected_loss, expected, expected_log = step(made, batch([1.0, 1.0]))
+    assert (loss, none) == (expected_loss * 2, 0)
+    assert all(torch.equal(one, other) for one, other in zip(gradients, expected, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
+    assert logged == again == pytest.approx(expected_log)
+    assert reason == same
+    assert "(loss_mask=nan) on the images 11, 12;" in reason
