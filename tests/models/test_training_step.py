@@ -22,6 +22,8 @@ def networks() -> dict[str, tuple[dict[str, Any], int, int]]:
     """The different networks with clip length and side, each under the first experiment that has it."""
     seen: dict[str, tuple[dict[str, Any], int, int]] = {}
     for name, parts in RECIPES.items():
+        if "frames" not in parts["data"]:
+            continue  # images
         case = (parts["model"], parts["data"]["frames"], parts["data"]["size"])
         if case not in seen.values():
             seen[name] = case
