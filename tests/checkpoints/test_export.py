@@ -31,6 +31,7 @@ def check(net: nn.Module, path: Path, kind: str, clips: tuple[tuple[int, int, in
             assert relative(run_exported(path, clip, kind), net(clip)) < 1e-4
 
 
+@pytest.mark.full
 def test_onnx_by_the_command(command: Callable[..., Any], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="it is in the extra `export`")
     pytest.importorskip("onnxruntime", reason="it is in the extra `export`")

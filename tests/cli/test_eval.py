@@ -54,8 +54,8 @@ def test_center_is_the_validation_of_training_and_writes_its_scores(checkpoints,
     ("kind", "protocol", "starts", "views"),
     [
         ("multiclass", "30view", "official", 12),
-        ("multiclass", "fullconv", "mmaction2", 4),
-        ("multilabel", "30view", "slowfast", 12),
+        pytest.param("multiclass", "fullconv", "mmaction2", 4, marks=pytest.mark.full),
+        pytest.param("multilabel", "30view", "slowfast", 12, marks=pytest.mark.full),
         ("multilabel", "fullconv", "official", 4),
     ],
 )

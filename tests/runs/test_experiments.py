@@ -3,6 +3,7 @@
 `python tests/runs/test_experiments.py` writes golden/recipes.yaml anew; its difference is what a change does to them.
 """
 
+import copy
 import functools
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,12 @@ def recipe(experiment: str, *more: str) -> dict[str, Any]:
 
 
 @functools.cache
-def golden() -> dict[str, dict[str, Any]]:
+def _golden() -> dict[str, dict[str, Any]]:
     return yaml.safe_load(GOLDEN.read_text()) if GOLDEN.is_file() else {}
+
+
+def golden() -> dict[str, dict[str, Any]]:
+    return copy.deepcopy(_golden())
 
 
 def write() -> None:

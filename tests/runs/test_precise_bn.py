@@ -65,6 +65,7 @@ def run(shards, logs, *more):
     return figures, last["state_dict"], best["state_dict"], objects
 
 
+@pytest.mark.full
 def test_a_run_stopped_and_continued_ends_with_the_same_network(shards, tmp_path):
     """Six steps, four an epoch: one validation after an epoch, one at the end, which is not an epoch's."""
     figures, last, best, objects = run(shards, tmp_path / "a", *PRECISE, "trainer.max_steps=6")
