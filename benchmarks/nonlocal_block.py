@@ -47,6 +47,9 @@ class Materialised(NonLocalBlock):
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return ops.PAIRWISE[self.pairwise](query, key, value, **self._scale(), form="materialised")
 
+    def _sums_first(self, query: Tensor, key: Tensor) -> bool:
+        return False
+
 
 def mmcv_block(channels: int, mode: str) -> nn.Module:
     from mmcv.cnn.bricks import NonLocal3d

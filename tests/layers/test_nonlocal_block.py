@@ -194,3 +194,26 @@ def test_a_wrong_type_and_a_wrong_number_of_frames_are_named() -> None:
         NonLocalBlock(8)(torch.zeros(1, 8, 2, 4, 4, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"T a multiple of temporal_group=4, got \(1, 8, 6, 4, 4\)"):
         NonLocalBlock(8, temporal_group=4)(torch.zeros(1, 8, 6, 4, 4))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=["default", "channels last"])
+@pytest.mark.parametrize("preset", ["official", "paper", "mmcv"])
+def test_the_dot_products_sum_may_go_into_the_last_convolution(preset, layout, monkeypatch):
+    """W_z (theta A) = (W_z A) theta, with the same gradients."""
+    torch.manual_seed(0)
+    block = NonLocalBlock(6, pairwise="dot_product", preset=preset, zero_init="none").double()
+    x = torch.randn(2, 6, 3, 8, 6, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    upstream = torch.randn_like(x)
+
+    def results():
+        out = block(x)
+        return out, *torch.autograd.grad(out, [x, *block.parameters()], upstream)
+
+    query, key, _ = block.embed(x)
+    assert block._sums_first(query, key)
+    assert not block._sums_first(query.half(), key.half())
+    folded = results()
+    monkeypatch.setattr(block, "_sums_first", lambda *_: False)
+    for got, wanted in zip(folded, results(), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+    assert folded[0].is_contiguous(memory_format=layout)

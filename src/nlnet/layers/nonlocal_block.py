@@ -9,9 +9,18 @@ from torch.fx import Proxy
 
 from nlnet.errors import nearest
 from nlnet.layers.frozen_affine import FrozenAffine
-from nlnet.layers.positions import join, max_pool, project, project_to_map, split, to_map, to_positions
+from nlnet.layers.positions import (
+    join,
+    max_pool,
+    project,
+    project_each_to_map,
+    project_to_map,
+    split,
+    to_map,
+    to_positions,
+)
 from nlnet.layers.presets import BLOCK_PRESETS, Init, SubsampleOrder
-from nlnet.ops import PAIRWISE, affinity
+from nlnet.ops import PAIRWISE, affinity, choose_form
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -146,6 +155,10 @@ class NonLocalBlock(nn.Module):
             return x + 0 * torch.stack([p.sum() for p in self.parameters()]).sum()
         query, key, value = self._embed(x, to_positions(x))
         regions, interleaved = self._regions(x.shape[2:]), self.axes == "time"
+        if regions == 1 and self._sums_first(query, key):
+            # W_z (theta (phi^T g / M)): the part without N comes first, and y is never there
+            weight_BCD = self.out.weight.flatten(1) @ (value.mT @ key / key.shape[1])
+            return x + self.norm(project_each_to_map(query, weight_BCD, self.out.bias, like=x))
         y = self.attend(*(split(t, regions, interleaved=interleaved) for t in (query, key, value)))
         y_BND = join(y, regions, interleaved=interleaved)
         return x + self.norm(project_to_map(y_BND, self.out.weight, self.out.bias, like=x))
@@ -232,6 +245,13 @@ class NonLocalBlock(nn.Module):
 
     def _scale(self) -> dict[str, float]:
         return {"scale": self.scale} if self.pairwise == "embedded_gaussian" else {}
+
+    def _sums_first(self, query: Tensor, key: Tensor) -> bool:
+        """Whether the dot product's sum over keys goes into the last convolution; half precision might overflow."""
+        if self.pairwise != "dot_product" or query.dtype.itemsize < 4 or query.shape[1] <= self.channels:
+            return False
+        n, m, d = query.shape[1], key.shape[1], self.inner_channels
+        return choose_form("dot_product", n, m, d, d) == "associative"
 
     def _regions(self, size: Sequence[int]) -> int:
         """How many sets of positions there are that do not meet each other."""

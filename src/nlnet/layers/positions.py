@@ -33,7 +33,15 @@ def project_to_map(y_BND: Tensor, weight: Tensor, bias: Tensor | None, like: Ten
     """A 1x1x1 convolution of y (B, N, D) as a map (B, C, [T, [H,]] W) in the size and the layout of `like`."""
     if to_positions(like).is_contiguous():
         return to_map(F.linear(y_BND, weight.flatten(1), bias), like.shape[2:])
-    weight_BCD = weight.flatten(1).expand(y_BND.shape[0], -1, -1)
+    return project_each_to_map(y_BND, weight.flatten(1).expand(y_BND.shape[0], -1, -1), bias, like)
+
+
+def project_each_to_map(y_BND: Tensor, weight_BCD: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
+    """`project_to_map` with a convolution of its own for each clip."""
+    if to_positions(like).is_contiguous():
+        weight_BDC = weight_BCD.mT
+        y_BNC = torch.bmm(y_BND, weight_BDC) if bias is None else torch.baddbmm(bias, y_BND, weight_BDC)
+        return to_map(y_BNC, like.shape[2:])
     y_BDN = y_BND.transpose(1, 2)
     out_BCN = torch.bmm(weight_BCD, y_BDN) if bias is None else torch.baddbmm(bias[:, None], weight_BCD, y_BDN)
     return out_BCN.unflatten(2, like.shape[2:])
