@@ -248,7 +248,9 @@ class NonLocalBlock(nn.Module):
 
     def _sums_first(self, query: Tensor, key: Tensor) -> bool:
         """Whether the dot product's sum over keys goes into the last convolution; half precision might overflow."""
-        if self.pairwise != "dot_product" or query.dtype.itemsize < 4 or query.shape[1] <= self.channels:
+        if self.pairwise != "dot_product" or query.dtype.itemsize < 4 or torch.compiler.is_exporting():
+            return False
+        if query.shape[1] <= self.channels:
             return False
         n, m, d = query.shape[1], key.shape[1], self.inner_channels
         return choose_form("dot_product", n, m, d, d) == "associative"

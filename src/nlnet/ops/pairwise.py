@@ -72,8 +72,8 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor, *, form: str = "auto") -> Ten
     Raises ValueError if the tensors do not fit this pattern or there is no such form.
     """
     check("concatenation", {"a": (a, "B N"), "b": (b, "B M"), "g": (g, "B M E")})
-    form = _form("concatenation", form, a, b.shape[1], 1, g.shape[2])
-    if form == "sorted" and torch.onnx.is_in_onnx_export():
+    asked, form = form, _form("concatenation", form, a, b.shape[1], 1, g.shape[2])
+    if asked != "materialised" and torch.onnx.is_in_onnx_export():
         warnings.warn(
             f"concatenation: exported in its plain form, which stores a map of {a.shape[1]} x {b.shape[1]} numbers: "
             "ONNX has no searchsorted",
@@ -149,5 +149,9 @@ def _form(pairwise: str, form: str, query: Tensor, m: int, d: int, e: int, trito
     """The form forced by a caller, or else the one that the sizes, the type and the device ask for."""
     if form != "auto":
         return forced_form(pairwise, form)
+    if torch.compiler.is_exporting():
+        # A choice by size would hold the exported program to the sizes of its example, and plain operations alone run
+        # where this package is not.
+        return "associative" if pairwise == "dot_product" else "materialised"
     (b, n), kind = query.shape[:2], query.device.type
     return choose_form(pairwise, n, m, d, e, batch=b, dtype=query.dtype, device_type=kind, triton=triton)
