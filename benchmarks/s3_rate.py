@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from helpers.servers import s3_at, s3_server
 from nlnet.data.clips import ClipGeometry
 from nlnet.data.encode import encode_frames
+from nlnet.data.find import load_manifest
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View
 from nlnet.data.manifest import Manifest, write_manifest
-from nlnet.data.module import load_manifest
 from nlnet.data.shards import RawSample, write_shard
 from nlnet.data.video import probe
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from helpers import checkpoint_names as names
 from helpers import py2_pickle
-from helpers.video_weights import FIVE, I3D, Layout, Name, Program, forward, random_weights, relative
+from helpers.video_weights import FIVE, GAINS, I3D, Layout, Name, Program, forward, random_weights, relative
 from nlnet.checkpoints import convert
 
 TOLERANCE = 1e-4
@@ -145,7 +145,12 @@ FULL_CASES = {
     ),
     "slowfast slow, dot product": replace(
         CASES["slowfast"],
-        layout=Layout(stem_frames=1, temporal={4: set(range(6)), 5: {0, 1, 2}}, blocks=FIVE),
+        layout=Layout(
+            stem_frames=1,
+            temporal={4: set(range(6)), 5: {0, 1, 2}},
+            blocks=FIVE,
+            gains=GAINS | {"theta": 0.05, "phi": 0.05},  # of third degree without a softmax
+        ),
         program=replace(SLOWFAST, pool2=False, softmax=False),
         write=slowfast_dot_file,
         model={"name": "slow_r50", "pairwise": "dot_product"},

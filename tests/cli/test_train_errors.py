@@ -6,7 +6,7 @@ import pytest
 
 from nlnet.cli.eval import main as eval_main
 from nlnet.cli.train import main, train
-from nlnet.data.module import check_divides
+from nlnet.data.data_module import check_divides
 from nlnet.errors import UserError
 from nlnet.runs.setup import load
 

@@ -16,6 +16,7 @@ from helpers.coco import POINTS, write_coco
 from helpers.preparing import settings
 from helpers.servers import s3_at, s3_server
 from nlnet.data.batches import Share
+from nlnet.data.data_module import ShardDataModule
 from nlnet.data.detection import DetectionDataModule
 from nlnet.data.image_batches import Frame, ImageBatches, frame, group_batches
 from nlnet.data.images import ImageError, decode_image
@@ -272,8 +273,12 @@ def test_the_configuration_has_the_defaults_of_the_class() -> None:
     assert isinstance(configured, dict)
     assert configured.pop("_target_") == "nlnet.data.detection.DetectionDataModule"
     assert configured.pop("shards_variable") == "COCO_SHARDS"
-    signature = inspect.signature(DetectionDataModule).parameters
-    defaults = {name: list(p.default) if name == "short_sides" else p.default for name, p in signature.items()}
+    defaults = {}
+    for module in (ShardDataModule, DetectionDataModule):
+        parameters = inspect.signature(module).parameters.values()
+        defaults |= {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+    del defaults["allow_pipe"]  # images come in shards with a manifest only
+    defaults["short_sides"] = list(defaults["short_sides"])
     assert configured == defaults | {"shards": configured["shards"], "eval_batch_size": 16}
 
 

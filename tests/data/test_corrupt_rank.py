@@ -10,8 +10,8 @@ from torch import nn
 
 from helpers.processes import run_ranks
 from nlnet.data.clips import ClipGeometry
+from nlnet.data.find import load_manifest
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View
-from nlnet.data.module import load_manifest
 from nlnet.errors import UserError
 from nlnet.runs.accounting import Accounting
 from nlnet.tasks.classification import ClassificationTask

@@ -10,8 +10,8 @@ from helpers.fault_proxy import FAULTS, FaultProxy
 from helpers.servers import plain_server, s3_at, s3_server, web_server
 from nlnet.data import storage
 from nlnet.data.clips import ClipGeometry
+from nlnet.data.find import load_manifest
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View, read_video
-from nlnet.data.module import load_manifest
 from nlnet.data.reader import SampleError
 from nlnet.data.source import ReadSettings
 

@@ -12,8 +12,8 @@ import torch
 from helpers.processes import run_process
 from nlnet.data.augment import center_crop, color_factors, prepare_clips, random_crop
 from nlnet.data.clips import ClipGeometry
+from nlnet.data.find import load_manifest
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View, read_video
-from nlnet.data.module import load_manifest
 from nlnet.data.video import decode_clip
 
 

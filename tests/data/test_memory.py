@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from nlnet.data.clips import ClipGeometry
+from nlnet.data.find import load_manifest
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View
-from nlnet.data.module import load_manifest
 
 PAGE = 4096
 

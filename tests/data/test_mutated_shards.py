@@ -8,9 +8,9 @@ import torch
 
 from helpers.shards import write_tiny
 from nlnet.data.clips import ClipGeometry
+from nlnet.data.find import load_manifest
 from nlnet.data.index import index
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View
-from nlnet.data.module import load_manifest
 from nlnet.data.source import ReadSettings
 from nlnet.data.tar import walk
 from nlnet.errors import UserError

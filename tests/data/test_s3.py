@@ -6,9 +6,8 @@ import torch
 from helpers.servers import s3_at, s3_server
 from nlnet.data import storage
 from nlnet.data.clips import ClipGeometry
-from nlnet.data.find import find_shards
+from nlnet.data.find import find_shards, load_manifest
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View
-from nlnet.data.module import load_manifest
 from nlnet.data.source import DEFAULTS
 from nlnet.errors import UserError
 

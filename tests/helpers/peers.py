@@ -14,8 +14,14 @@ from torch import nn
 from nlnet.checkpoints.mmconfig import read_config
 
 
-def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights, statistics and scales as after training, so that every part shows in the logits; evaluation mode."""
+def randomise(net: nn.Module, seed: int = 0, *, embeddings: float = 0.2) -> nn.Module:
+    """Weights, statistics and scales as after training, so that every part shows in the logits; evaluation mode.
+
+    The last convolution of a residual branch (conv3, in pytorchvideo conv_c) and a non-local block's embeddings are
+    smaller, or the sum of many branches would grow until the smallest rounding shows. Pass still smaller `embeddings`
+    for the dot product, which is of third degree.
+    """
+    gains = {"conv3": 0.3, "conv_c": 0.3, "theta": embeddings, "phi": embeddings}
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, module in net.named_modules():
@@ -25,9 +31,8 @@ def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
                 module.running_mean.uniform_(-0.5, 0.5, generator=generator)
                 module.running_var.uniform_(0.5, 1.1, generator=generator)
             elif isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
-                fan_in = module.weight[0].numel()
-                # a block with the dot product is of third degree: the clip would grow without bound
-                module.weight.normal_(0, (0.1 if "non_local" in name else 1) * (2 / fan_in) ** 0.5, generator=generator)
+                gain = next((value for part, value in gains.items() if part in name), 1)
+                module.weight.normal_(0, gain * (2 / module.weight[0].numel()) ** 0.5, generator=generator)
                 if module.bias is not None:
                     module.bias.normal_(0, 0.1, generator=generator)
     return net.eval()

@@ -5,7 +5,7 @@ A layer is (kind, stage, index): ("stem", 1, 0); "conv1" to "conv3" and "down" o
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ NORM_PARTS = ("norm.weight", "norm.bias", "norm.mean", "norm.var")
 I3D = {2: {0, 1, 2}, 3: {0, 2}, 4: {*range(0, 23, 2)}, 5: {1}}
 FIVE = {3: {1, 3}, 4: {1, 3, 5}}
 
+GAINS = {"conv3": 0.3, "theta": 0.5, "phi": 0.5, "g": 0.5}
+"""Of weights that keep a sum of many branches from growing."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -33,6 +36,7 @@ class Layout:
     norm_parts: tuple[str, ...] = NORM_PARTS
     block_norm: bool = True
     image: bool = False
+    gains: Mapping[str, float] = field(default_factory=lambda: GAINS)
 
     def layers(self) -> Iterator[tuple[Layer, tuple[int, ...]]]:
         """Every layer with the shape of its weights."""
@@ -71,8 +75,7 @@ def random_weights(layout: Layout, name: Name, seed: int = 0) -> dict[str, Tenso
     for layer, shape in layout.layers():
         kind = layer[0]
         fan_in = torch.Size(shape[1:]).numel()
-        # a block with the dot product is of third degree: the clip would grow without bound
-        gain = 0.1 if kind in ("theta", "phi", "g") else 1
+        gain = layout.gains.get(kind, 1)
         state[name(layer, "weight")] = torch.randn(shape, generator=generator) * gain * (2 / fan_in) ** 0.5
         if kind in ("theta", "phi", "g", "out", "fc"):
             state[name(layer, "bias")] = torch.randn(shape[0], generator=generator) * 0.1

@@ -97,10 +97,13 @@ def test_it_runs_under_autocast() -> None:
         (lambda: APNB(8, 4), "APNB: dims must be 1, 2 or 3, got 4"),
         (lambda: APNB(8, key_channels=0), "APNB: needs at least one channel"),
         (lambda: AFNB(0, 8), "AFNB: needs at least one channel"),
-        (lambda: APNB(8)(torch.zeros(2, 4, 6, 5)), r"APNB: expected x \(B, 8, H, W\), got \(2, 4, 6, 5\)"),
+        (
+            lambda: APNB(8)(torch.zeros(2, 4, 6, 5)),
+            r"APNB: expected x \(B, 8, H, W\) with no length 0, got \(2, 4, 6, 5\)",
+        ),
         (
             lambda: AFNB(4, 8, 3)(torch.zeros(2, 4, 2, 6, 5), torch.zeros(2, 8, 6, 5)),
-            r"AFNB: expected high \(B, 8, T, H, W\), got \(2, 8, 6, 5\)",
+            r"AFNB: expected high \(B, 8, T, H, W\) with no length 0, got \(2, 8, 6, 5\)",
         ),
     ],
 )

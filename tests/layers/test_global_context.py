@@ -111,5 +111,5 @@ def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -
 
 @pytest.mark.parametrize("shape", [(2, 16, 2, 4, 4), (2, 8, 4, 4), (2, 16, 0, 4)])
 def test_a_wrong_input_is_named(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"GlobalContextBlock: expected x \(B, 16, H, W\), got"):
+    with pytest.raises(ValueError, match=r"GlobalContextBlock: expected x \(B, 16, H, W\) with no length 0, got"):
         GlobalContextBlock(16)(torch.zeros(shape))

@@ -97,8 +97,13 @@ def test_an_evaluation_counts_readable_images_once_and_writes_what_it_judged(tmp
         made.on_test_epoch_end()
 
 
+def unreadable():
+    raise UserError("the annotations are gone")
+
+
 def work(rank, world, port, folder):
-    """One of two ranks: the images of the second cannot be read; then the first one's loss is not finite."""
+    """One of two ranks: the images of the second cannot be read; then the first one's loss is not finite, and then it
+    cannot read the annotations."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     made = task(demo_net(norm="group"), world)
@@ -110,19 +115,25 @@ def work(rank, world, port, folder):
         made.net.roi_heads.mask_predictor.mask_fcn_logits.bias[1] = float("nan") if rank == 0 else 0.0
     with pytest.raises(UserError) as raised:
         made.training_step(batch([1.0, 1.0]), 0)
-    torch.save([loss, gradients, logged, str(raised.value)], folder / f"{rank}.pt")
+    made._ground_truth = unreadable
+    with pytest.raises(UserError) as stopped:
+        made.on_validation_epoch_end()
+    torch.save([loss, gradients, logged, str(raised.value), str(stopped.value)], folder / f"{rank}.pt")
 
 
 def test_a_rank_whose_whole_share_fails_changes_nothing_and_all_ranks_stop_together(tmp_path):
     assert run_ranks(work, 2, tmp_path) == [0, 0]
-    (loss, gradients, logged, reason), (none, others, again, same) = (
+    (loss, gradients, logged, reason, stopped), (none, others, again, same, too) = (
         torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
     )
-    made = group_norm_task()
-    expected_loss, expected, expected_log = step(made, batch([1.0, 1.0]))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # like the ranks: the order of the sums depends on it
+    expected_loss, expected, expected_log = step(group_norm_task(), batch([1.0, 1.0]))
+    torch.set_num_threads(threads)
     assert (loss, none) == (expected_loss * 2, 0)
     assert all(torch.equal(one, other) for one, other in zip(gradients, expected, strict=True))
     assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
     assert logged == again == pytest.approx(expected_log)
     assert reason == same
+    assert stopped == too == "the annotations are gone"
     assert "(loss_mask=nan) on the images 11, 12;" in reason

@@ -5,22 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-
 from nlnet.data.batches import Share
 from nlnet.data.coco_categories import Categories
 from nlnet.data.coco_folder import FolderBatches, FolderSplit, is_plain, read_folder
 from nlnet.data.coco_shards import read_truth
+from nlnet.data.data_module import ShardDataModule
 from nlnet.data.find import is_pattern, load_manifest
 from nlnet.data.image_batches import ImageBatches, ImageView, object_area
-from nlnet.data.loader import ClipLoader
 from nlnet.data.manifest import Manifest
-from nlnet.data.module import check_divides
-from nlnet.data.source import ReadSettings
 from nlnet.errors import UserError
 
 
-class DetectionDataModule(pl.LightningDataModule):
+class DetectionDataModule(ShardDataModule):
     """Images of a dataset's training and validation splits, with boxes and, as asked for, masks or keypoints.
 
     Args:
@@ -38,18 +34,7 @@ class DetectionDataModule(pl.LightningDataModule):
         skip_empty: leave training images out that show no object of the categories.
         sigmas: the tolerances of the keypoints in OKS; for None what the dataset says, or COCO's own for its persons.
         batch_size: of all ranks together.
-        eval_batch_size: likewise; the training batch size for None.
-        num_workers: processes that read and decode, per rank; the batches do not depend on it.
-        shuffle_shards: how many shards are shuffled together.
-        max_missing_eval: how many validation images may be unreadable before validation stops.
-        max_skipped: share of unreadable training samples above which training stops.
-        max_consecutive_failures: unreadable training samples in a row, on one rank, after which training stops.
-        read_timeout_s: seconds after which a read that keeps failing is given up.
-        parallel_reads: requests in flight, per loader process.
-        read_ahead_mb: megabytes that are read ahead, per loader process.
-        cache_dir: folder to keep whole remote shards in; None for not keeping them.
-        cache_gb: gigabytes that the folder may hold.
-        seed: of order and augmentation.
+        shared: the settings of batches and of reading; see `ShardDataModule`.
     """
 
     def __init__(
@@ -69,29 +54,12 @@ class DetectionDataModule(pl.LightningDataModule):
         skip_empty: bool = True,
         sigmas: Sequence[float] | None = None,
         batch_size: int = 16,
-        eval_batch_size: int | None = None,
-        num_workers: int = 4,
-        shuffle_shards: int = 8,
-        max_missing_eval: int = 0,
-        max_skipped: float = 0.05,
-        max_consecutive_failures: int = 100,
-        read_timeout_s: float = 60,
-        parallel_reads: int = 8,
-        read_ahead_mb: float = 128,
-        cache_dir: str | None = None,
-        cache_gb: float = 50,
-        seed: int = 0,
+        **shared: Any,
     ) -> None:
-        super().__init__()
-        self.shards, self.seed, self.num_workers, self.window = str(shards), seed, num_workers, shuffle_shards
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.max_missing_eval, self.max_skipped = max_missing_eval, max_skipped
-        self.max_consecutive_failures, self.aspect_groups = max_consecutive_failures, aspect_groups
-        self.settings = ReadSettings(read_timeout_s, parallel_reads, read_ahead_mb, cache_dir, cache_gb)
+        super().__init__(shards, batch_size=batch_size, **shared)
         sides = check_sides(short_sides, eval_short_side, max_size)
         self.short_sides, self.eval_short_side, self.max_size = sides[:-1], sides[-1], max_size
-        self.flip, self.masks, self.keypoints = flip, masks, keypoints
-        self._loaders: list[ClipLoader] = []
+        self.flip, self.masks, self.keypoints, self.aspect_groups = flip, masks, keypoints, aspect_groups
         self._files: list[FolderSplit] = []  # of training and of validation, where they are not in shards
         self.train, self.val = self._find(dataset, train_split, val_split)
         if self.train.details["categories"] != self.val.details["categories"]:
@@ -101,11 +69,7 @@ class DetectionDataModule(pl.LightningDataModule):
         self.sigmas = self.categories.sigmas(sigmas) if keypoints else ()
         if skip_empty:
             self.train = self._without_empty(self.train)
-        if len(self.train.samples) < batch_size:
-            raise UserError(
-                f"data.batch_size={batch_size} is more than the {len(self.train.samples)} training images in"
-                f" {self.shards}; lower it"
-            )
+        self.check_fills_a_batch(len(self.train.samples), "images")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -145,19 +109,22 @@ class DetectionDataModule(pl.LightningDataModule):
         annotations = [filled_in(row, self.num_keypoints) for row in rows]
         return {**content, "annotations": annotations, "categories": list(self.categories.rows), "info": {}}
 
-    def train_dataloader(self) -> ClipLoader:
-        return self._loader(self.train, train=True, batch_size=self.batch_size, key="data.batch_size")
-
-    def val_dataloader(self) -> ClipLoader:
-        return self._loader(self.val, train=False, batch_size=self.eval_batch_size, key="data.eval_batch_size")
-
-    test_dataloader = val_dataloader
-
-    def close(self) -> None:
-        """Stop the workers of every loader that was handed out."""
-        for loader in self._loaders:
-            loader.close()
-        self._loaders.clear()
+    def batches(self, share: Share, *, train: bool) -> ImageBatches:
+        batches = (FolderBatches if self._files else ImageBatches)(
+            self.train if train else self.val,
+            self.shards,
+            self.view(train=train),
+            self.categories,
+            self.all_categories,
+            share,
+            self.seed,
+            self.window,
+            group=self.aspect_groups,
+            settings=self.settings,
+        )
+        if isinstance(batches, FolderBatches):
+            batches.split = self._files[0 if train else 1]
+        return batches
 
     def view(self, *, train: bool) -> ImageView:
         """How images are handed out in training, and in evaluation."""
@@ -181,28 +148,6 @@ class DetectionDataModule(pl.LightningDataModule):
         wanted = {k for k, row in enumerate(self.all_categories.rows) if row["id"] in self.category_ids}
         shown = [sample for sample in manifest.samples if wanted & {index for index, _, _ in sample.labels}]
         return replace(manifest, samples=tuple(shown))
-
-    def _loader(self, manifest: Manifest, *, train: bool, batch_size: int, key: str) -> ClipLoader:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        check_divides(batch_size, world_size, key)
-        batches = (FolderBatches if self._files else ImageBatches)(
-            manifest,
-            self.shards,
-            self.view(train=train),
-            self.categories,
-            self.all_categories,
-            Share(batch_size, rank, world_size),
-            self.seed,
-            self.window,
-            group=self.aspect_groups,
-            settings=self.settings,
-        )
-        if isinstance(batches, FolderBatches):
-            batches.split = self._files[0 if train else 1]
-        overfit = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        loader = ClipLoader(batches, self.num_workers, repeat_epoch=overfit)
-        self._loaders.append(loader)
-        return loader
 
 
 def filled_in(row: dict[str, Any], num_keypoints: int) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
 from nlnet.data.batches import Batch, ShardBatches, Share
 from nlnet.data.clip_batches import VIDEO_SUFFIXES, decode_frames, target_tensor, video_member
 from nlnet.data.clips import ClipGeometry, active_classes
+from nlnet.data.data_module import DataModule
 from nlnet.data.loader import ClipLoader
 from nlnet.data.manifest import Manifest, Sample
 from nlnet.data.module import ClipDataModule
@@ -88,17 +88,16 @@ class ViewBatches(ShardBatches[Sample, Video]):
         }
 
 
-class ViewDataModule(pl.LightningDataModule):
+class ViewDataModule(DataModule):
     """The validation videos of `data` for a test of `clips` clips each: one video at a time on every rank."""
 
     def __init__(self, data: ClipDataModule, clips: int, starts: str) -> None:
         super().__init__()
         self.data, self.clips, self.starts = data, clips, starts
-        self._loaders: list[ClipLoader] = []
 
     def val_dataloader(self) -> ClipLoader:
         data = self.data
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = self.ranks()
         batches = ViewBatches(
             data.val,
             data.val_root,
@@ -109,11 +108,4 @@ class ViewDataModule(pl.LightningDataModule):
             decoder=data.decoder,
             settings=data.settings,
         )
-        self._loaders.append(ClipLoader(batches, data.num_workers))
-        return self._loaders[-1]
-
-    def close(self) -> None:
-        """Stop the workers of every loader that was handed out."""
-        for loader in self._loaders:
-            loader.close()
-        self._loaders.clear()
+        return self.hand_out(batches, data.num_workers)

@@ -5,11 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nlnet.layers.dims import BATCH_NORM, CONV, DROPOUT, check_arguments, check_map
 from nlnet.ops import PYRAMID, asymmetric
-
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-_DROPOUT = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
 
 
 class APNB(nn.Module):
@@ -52,16 +49,16 @@ class APNB(nn.Module):
         out = channels if out_channels is None else out_channels
         key = max(channels // 2, 1) if key_channels is None else key_channels
         value = max(channels // 2, 1) if value_channels is None else value_channels
-        _check_arguments("APNB", dims, channels, out, key, value)
+        check_arguments("APNB", dims, (channels, out, key, value))
         self.channels, self.dims, self.sizes, self.scale = channels, dims, tuple(sizes), key**-0.5
         self.key = _embedding(channels, key, dims)
-        self.value = _CONV[dims](channels, value, kernel_size=1)
+        self.value = CONV[dims](channels, value, kernel_size=1)
         self.out = _zero_conv(value, out, dims)
-        self.fuse = nn.Sequential(*_embedding(out + channels, out, dims), _DROPOUT[dims](dropout))
+        self.fuse = nn.Sequential(*_embedding(out + channels, out, dims), DROPOUT[dims](dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [T, [H,]] W) -> (B, C_out, [T, [H,]] W)."""
-        _check_input("APNB", "x", x, self.channels, self.dims)
+        check_map("APNB", "x", x, self.channels, self.dims)
         key = self.key(x)
         y = asymmetric(key, key, self.value(x), sizes=self.sizes, scale=self.scale)
         return self.fuse(torch.cat([self.out(y), x], dim=1))
@@ -109,44 +106,31 @@ class AFNB(nn.Module):
         out = high_channels if out_channels is None else out_channels
         key = max(high_channels // 8, 1) if key_channels is None else key_channels
         value = max(high_channels // 8, 1) if value_channels is None else value_channels
-        _check_arguments("AFNB", dims, low_channels, high_channels, out, key, value)
+        check_arguments("AFNB", dims, (low_channels, high_channels, out, key, value))
         self.low_channels, self.high_channels = low_channels, high_channels
         self.dims, self.sizes, self.scale = dims, tuple(sizes), key**-0.5
         self.query = _embedding(high_channels, key, dims)
         self.key = _embedding(low_channels, key, dims)
-        self.value = _CONV[dims](low_channels, value, kernel_size=1)
+        self.value = CONV[dims](low_channels, value, kernel_size=1)
         self.out = _zero_conv(value, out, dims)
-        fuse = _CONV[dims](out + high_channels, out, kernel_size=1)
-        self.fuse = nn.Sequential(fuse, _BATCH_NORM[dims](out), _DROPOUT[dims](dropout))
+        fuse = CONV[dims](out + high_channels, out, kernel_size=1)
+        self.fuse = nn.Sequential(fuse, BATCH_NORM[dims](out), DROPOUT[dims](dropout))
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """low (B, C_low, [T', [H',]] W'), high (B, C_high, [T, [H,]] W) -> (B, C_out, [T, [H,]] W)."""
-        _check_input("AFNB", "low", low, self.low_channels, self.dims)
-        _check_input("AFNB", "high", high, self.high_channels, self.dims)
+        check_map("AFNB", "low", low, self.low_channels, self.dims)
+        check_map("AFNB", "high", high, self.high_channels, self.dims)
         y = asymmetric(self.query(high), self.key(low), self.value(low), sizes=self.sizes, scale=self.scale)
         return self.fuse(torch.cat([self.out(y), high], dim=1))
 
 
 def _embedding(channels: int, out_channels: int, dims: int) -> nn.Sequential:
-    conv = _CONV[dims](channels, out_channels, kernel_size=1)
-    return nn.Sequential(conv, _BATCH_NORM[dims](out_channels), nn.ReLU(inplace=True))
+    conv = CONV[dims](channels, out_channels, kernel_size=1)
+    return nn.Sequential(conv, BATCH_NORM[dims](out_channels), nn.ReLU(inplace=True))
 
 
 def _zero_conv(channels: int, out_channels: int, dims: int) -> nn.Module:
-    conv = _CONV[dims](channels, out_channels, kernel_size=1)
+    conv = CONV[dims](channels, out_channels, kernel_size=1)
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
     return conv
-
-
-def _check_arguments(layer: str, dims: int, *channels: int) -> None:
-    if dims not in _CONV:
-        raise ValueError(f"{layer}: dims must be 1, 2 or 3, got {dims!r}")
-    if min(channels) < 1:
-        raise ValueError(f"{layer}: needs at least one channel everywhere, got {', '.join(map(str, channels))}")
-
-
-def _check_input(layer: str, name: str, x: Tensor, channels: int, dims: int) -> None:
-    if x.ndim != dims + 2 or x.shape[1] != channels:
-        expected = ("W", "H, W", "T, H, W")[dims - 1]
-        raise ValueError(f"{layer}: expected {name} (B, {channels}, {expected}), got {tuple(x.shape)}")

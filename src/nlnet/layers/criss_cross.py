@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nlnet.layers.dims import CONV, check_arguments, check_map
 from nlnet.ops import criss_cross
-
-_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class CrissCrossAttention(nn.Module):
@@ -34,13 +33,11 @@ class CrissCrossAttention(nn.Module):
     def __init__(self, channels: int, dims: int = 2, *, inner_channels: int | None = None, recurrence: int = 2) -> None:
         super().__init__()
         inner = max(channels // 8, 1) if inner_channels is None else inner_channels
-        if dims not in _CONV:
-            raise ValueError(f"CrissCrossAttention: dims must be 2 or 3, got {dims!r}")
-        if min(channels, inner, recurrence) < 1:
-            got = f"channels={channels}, inner_channels={inner}, recurrence={recurrence}"
-            raise ValueError(f"CrissCrossAttention: expected at least one of each, got {got}")
+        check_arguments("CrissCrossAttention", dims, (channels, inner), allowed=(2, 3))
+        if recurrence < 1:
+            raise ValueError(f"CrissCrossAttention: recurrence must be at least 1, got {recurrence}")
         self.channels, self.dims, self.recurrence = channels, dims, recurrence
-        conv = _CONV[dims]
+        conv = CONV[dims]
         self.query_conv = conv(channels, inner, kernel_size=1)
         self.key_conv = conv(channels, inner, kernel_size=1)
         self.value_conv = conv(channels, channels, kernel_size=1)
@@ -48,9 +45,7 @@ class CrissCrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [T,] H, W) -> the same shape."""
-        if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
-            expected = ("H, W", "T, H, W")[self.dims - 2]
-            raise ValueError(f"CrissCrossAttention: expected x (B, {self.channels}, {expected}), got {tuple(x.shape)}")
+        check_map("CrissCrossAttention", "x", x, self.channels, self.dims)
         for _ in range(self.recurrence):
             x = x + self.gamma * criss_cross(self.query_conv(x), self.key_conv(x), self.value_conv(x))
         return x

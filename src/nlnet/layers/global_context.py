@@ -1,14 +1,12 @@
 """The global context block (GCNet)."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
+from nlnet.layers.dims import CONV, check_arguments, check_map
 from nlnet.ops import global_context
-
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class GlobalContextBlock(nn.Module):
@@ -46,8 +44,7 @@ class GlobalContextBlock(nn.Module):
         fusion: Sequence[str] = ("channel_add",),
     ) -> None:
         super().__init__()
-        if dims not in _CONV:
-            raise ValueError(f"GlobalContextBlock: dims must be 1, 2 or 3, got {dims!r}")
+        check_arguments("GlobalContextBlock", dims, (channels,))
         if pooling not in ("att", "avg"):
             raise ValueError(f"GlobalContextBlock: pooling must be 'att' or 'avg', got {pooling!r}")
         if not fusion or not set(fusion) <= {"channel_add", "channel_mul"} or isinstance(fusion, str):
@@ -58,7 +55,7 @@ class GlobalContextBlock(nn.Module):
         if inner < 1:
             raise ValueError(f"GlobalContextBlock: {channels} channels at a ratio of {ratio:.4g} leave none")
         self.channels, self.dims = channels, dims
-        self.conv_mask = _CONV[dims](channels, 1, kernel_size=1) if pooling == "att" else None
+        self.conv_mask = CONV[dims](channels, 1, kernel_size=1) if pooling == "att" else None
         self.channel_add_conv = _transform(channels, inner, dims) if "channel_add" in fusion else None
         self.channel_mul_conv = _transform(channels, inner, dims) if "channel_mul" in fusion else None
         self.reset_parameters()
@@ -85,9 +82,7 @@ class GlobalContextBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [T, [H,]] W) -> the same shape."""
-        if x.ndim != self.dims + 2 or x.shape[1] != self.channels or math.prod(x.shape[2:]) == 0:
-            expected = ("W", "H, W", "T, H, W")[self.dims - 1]
-            raise ValueError(f"GlobalContextBlock: expected x (B, {self.channels}, {expected}), got {tuple(x.shape)}")
+        check_map("GlobalContextBlock", "x", x, self.channels, self.dims)
         y = self.context(x)
         if self.channel_mul_conv is not None:
             x = x * self.channel_mul_conv(y).sigmoid()
@@ -98,7 +93,7 @@ class GlobalContextBlock(nn.Module):
 
 def _transform(channels: int, inner: int, dims: int) -> nn.Sequential:
     """W2 ReLU(LN(W1 y)), on y (B, C, [1, [1,]] 1)."""
-    conv = _CONV[dims]
+    conv = CONV[dims]
     return nn.Sequential(
         conv(channels, inner, kernel_size=1),
         nn.LayerNorm([inner, *[1] * dims]),

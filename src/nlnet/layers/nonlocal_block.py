@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from nlnet.errors import nearest
+from nlnet.layers.dims import BATCH_NORM, CONV, check_arguments, check_map, expected_map
 from nlnet.layers.frozen_affine import FrozenAffine
 from nlnet.layers.positions import (
     join,
@@ -21,9 +22,6 @@ from nlnet.layers.positions import (
 )
 from nlnet.layers.presets import BLOCK_PRESETS, Init, SubsampleOrder
 from nlnet.ops import PAIRWISE, affinity, choose_form
-
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class NonLocalBlock(nn.Module):
@@ -87,11 +85,8 @@ class NonLocalBlock(nn.Module):
         temporal_group: int | None = None,
     ) -> None:
         super().__init__()
-        if dims not in _CONV:
-            raise ValueError(f"NonLocalBlock: dims must be 1, 2 or 3, got {dims!r}")
         inner = max(channels // 2, 1) if inner_channels is None else inner_channels
-        if channels < 1 or inner < 1:
-            raise ValueError(f"NonLocalBlock: needs at least one channel, got {channels} and {inner} inner ones")
+        check_arguments("NonLocalBlock", dims, (channels, inner))
         defaults = BLOCK_PRESETS[_one_of("preset", preset, BLOCK_PRESETS)]
         self.channels, self.dims, self.inner_channels = channels, dims, inner
         self.pairwise = _one_of("pairwise", pairwise, PAIRWISE)
@@ -108,7 +103,7 @@ class NonLocalBlock(nn.Module):
         self.zero_init = _one_of("zero_init", zero_init or _last(norm), ("norm", "out", "none"))
         if zero_init == "norm" and norm != "batch":
             raise ValueError(f"NonLocalBlock: zero_init='norm' needs norm='batch', whose scale is learnt; got {norm!r}")
-        conv = _CONV[dims]
+        conv = CONV[dims]
         if pairwise != "gaussian":
             self.theta = conv(channels, inner, kernel_size=1)
             self.phi = conv(channels, inner, kernel_size=1)
@@ -119,7 +114,7 @@ class NonLocalBlock(nn.Module):
             self.concat_project = nn.Conv2d(2 * inner, 1, kernel_size=1, bias=False)
         self.norm: nn.Module = nn.Identity()
         if norm != "none":
-            self.norm = _BATCH_NORM[dims](channels) if norm == "batch" else FrozenAffine(channels)
+            self.norm = BATCH_NORM[dims](channels) if norm == "batch" else FrozenAffine(channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -272,10 +267,8 @@ class NonLocalBlock(nn.Module):
             )
 
     def _check(self, x: Tensor) -> None:
-        lengths = ("W", "H, W", "T, H, W")[self.dims - 1]
-        expected = f"NonLocalBlock: expected x (B, {self.channels}, {lengths})"
-        if x.ndim != self.dims + 2 or x.shape[1] != self.channels or 0 in x.shape[2:]:
-            raise ValueError(f"{expected} with no length 0, got {tuple(x.shape)}")
+        check_map("NonLocalBlock", "x", x, self.channels, self.dims)
+        expected = expected_map("NonLocalBlock", "x", self.channels, self.dims)
         if x.dtype != self.g.weight.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"{expected} in {self.g.weight.dtype} like its weights, got {x.dtype}")
         group = self.temporal_group

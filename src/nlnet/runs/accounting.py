@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed
 from pytorch_lightning.callbacks import Callback
 
 from nlnet.errors import UserError
+from nlnet.tasks.ranks import gather, rank, sum_over_ranks, world_size
 
 # Below this many samples a share says nothing: one bad file of three is not a third of the data.
 ENOUGH_TO_JUDGE = 200
@@ -60,7 +60,7 @@ class Accounting(Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return self.totals() | {"in_a_row": _gather(self._in_a_row)}
+        return self.totals() | {"in_a_row": gather(self._in_a_row)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = {"samples_read": 0, "bytes_read": 0, "read_retries": 0, "data_wait_seconds": 0.0} | state_dict
@@ -73,15 +73,14 @@ class Accounting(Callback):
             state["data_wait_seconds"],
         )
         self._all, self._causes = self._before, self._causes_before
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         in_a_row = state.get("in_a_row", [])
-        self._in_a_row = in_a_row[rank] if rank < len(in_a_row) else 0
+        self._in_a_row = in_a_row[rank()] if rank() < len(in_a_row) else 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._count(batch)
-        stuck = self._over_ranks(trainer.world_size, pl_module.device)
+        stuck = self._over_ranks(pl_module.device)
         figures = {
             "data/samples_read": self._all.read,
             "data/samples_skipped": self._all.skipped,
@@ -108,23 +107,21 @@ class Accounting(Callback):
                 break  # enough, whatever follows
         self._last = failures[-3:] or self._last
 
-    def _over_ranks(self, world_size: int, device: torch.device) -> bool:
+    def _over_ranks(self, device: torch.device) -> bool:
         """Add up the ranks' counts; whether on any of them too many in a row failed."""
         mine, stuck = self._mine, float(self._in_a_row >= self.max_consecutive)
-        if world_size > 1:
-            counts = torch.tensor((*mine, stuck), dtype=torch.float64, device=device)
-            torch.distributed.all_reduce(counts)
-            *sums, stuck = counts.tolist()
+        if world_size() > 1:
+            *sums, stuck = sum_over_ranks(torch.tensor((*mine, stuck), dtype=torch.float64, device=device)).tolist()
             mine = _Sums(*sums)
         known = self._all.skipped
-        self._all = self._before.plus(mine._replace(seconds=mine.seconds / world_size))
+        self._all = self._before.plus(mine._replace(seconds=mine.seconds / world_size()))
         if self._all.skipped > known:  # on every rank alike
-            self._causes = sum(_gather(self._causes_mine), self._causes_before)
+            self._causes = sum(gather(self._causes_mine), self._causes_before)
         return bool(stuck)
 
     def _reason(self, read: int, skipped: int, stuck: bool) -> str:
         causes = ", ".join(f"{count} {cause}" for cause, count in self._causes.most_common())
-        last = ", ".join(f"{key} ({cause})" for share in _gather(self._last) for key, cause in share[-3:])
+        last = ", ".join(f"{key} ({cause})" for share in gather(self._last) for key, cause in share[-3:])
         limit = (
             f"{self.max_consecutive} of them one after the other (data.max_consecutive_failures)"
             if stuck
@@ -134,11 +131,3 @@ class Accounting(Callback):
             f"{skipped} of {read + skipped} training samples could not be read"
             f" ({causes}), {limit}; the last were {last}. Repair the shards, or raise the limit"
         )
-
-
-def _gather(mine: Any) -> list[Any]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [mine]
-    shares: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(shares, mine)
-    return shares

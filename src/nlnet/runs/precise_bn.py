@@ -7,12 +7,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nlnet.models.frozen import FrozenBatchNorm3d
+from nlnet.tasks.ranks import sum_over_ranks
 
 
 class PreciseBatchNorm(Callback):
@@ -73,8 +73,7 @@ def estimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
         total = sums.get(norm)
         if total is None:
             total = torch.zeros(3, norm.num_features, dtype=torch.float64, device=norm.running_mean.device)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(total)
+        total = sum_over_ranks(total)
         if total[0, 0] > 0:
             mean = total[1] / total[0]
             norm.running_mean.copy_(mean)

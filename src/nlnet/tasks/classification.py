@@ -3,11 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-import torch.distributed
 import torch.nn.functional as F
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -15,14 +12,12 @@ from torchmetrics import MeanMetric
 
 from nlnet.errors import UserError
 from nlnet.evaluation.metrics import VideoMetrics
-from nlnet.tasks.missing import beside, check_missing, gather
-from nlnet.tasks.parameter_groups import parameter_groups
-from nlnet.tasks.total_steps import total_steps
-
-Batch = dict[str, Any]
+from nlnet.tasks.missing import beside, check_missing
+from nlnet.tasks.ranks import gather, sum_over_ranks, world_size
+from nlnet.tasks.task import Batch, Task
 
 
-class ClassificationTask(pl.LightningModule):
+class ClassificationTask(Task):
     """A network, its loss and its metrics.
 
     multilabel: loss is the mean over classes of the sigmoid cross-entropy, scores are sigmoids (paper section 5.2).
@@ -58,24 +53,29 @@ class ClassificationTask(pl.LightningModule):
         max_missing_eval: int = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(dict(settings or {}))
-        self.net, self.kind, self.monitor, self.classes = net, kind, monitor, tuple(classes)
+        super().__init__(
+            net,
+            kind,
+            monitor,
+            classes,
+            optimizer,
+            schedule,
+            undecayed=undecayed,
+            max_missing_eval=max_missing_eval,
+            settings=settings,
+        )
         self.metrics, self.eval_loss = VideoMetrics(kind, groups), MeanMetric()
-        self.max_missing_eval = max_missing_eval
-        self._optimizer, self._schedule, self._undecayed = optimizer, schedule, undecayed
-        self._failed: list[tuple[str, str]] = []
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.net(inputs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         weights = batch["weights"]
-        total = self._over_ranks(weights.sum())
+        total = sum_over_ranks(weights.sum())
         losses = self._losses(self(batch["inputs"]), batch["targets"])
         # DDP averages gradients over the ranks; times the number of ranks it is the sum over the global batch.
-        loss = (weights * losses).sum() * self.trainer.world_size / total.clamp(min=1)
-        self.log("train/loss", self._over_ranks(loss.detach()) / self.trainer.world_size, prog_bar=True)
+        loss = (weights * losses).sum() * world_size() / total.clamp(min=1)
+        self.log("train/loss", sum_over_ranks(loss.detach()) / world_size(), prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -84,30 +84,23 @@ class ClassificationTask(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch)
 
-    def on_validation_epoch_start(self) -> None:
+    def forget(self) -> None:
+        super().forget()
         self.metrics.reset()
         self.eval_loss.reset()
-        self._failed = []
 
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_epoch_end(self) -> None:
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
+    def report(self, stage: str) -> None:
+        failed = sorted(failure for share in gather(self._failed) for failure in share)
+        if not self.trainer.sanity_checking:
+            check_missing(failed, self.max_missing_eval)
+        figures = self.metrics.compute() | {"loss": self.eval_loss.compute()}
+        if failed:  # beside the others, so that nobody takes them for those of all videos
+            figures["videos_missing"] = torch.tensor(float(len(failed)))
+            self.print(f"{stage}: {beside(int(figures['videos']), failed)}")
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
 
     def absent_classes(self) -> list[str]:
-        """Names of the classes that no video of the last evaluation has; the mean average precision leaves them out."""
         return [self.classes[k] for k in self.metrics.absent_classes]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["classes"] = list(self.classes)  # for predictions, which have no shards to read them from
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self._optimizer(parameter_groups(self.net, self._undecayed))
-        schedule = self._schedule(optimizer, total_steps=total_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits = logits.float()
@@ -123,23 +116,6 @@ class ClassificationTask(pl.LightningModule):
         self.eval_loss.update(self._losses(logits, targets))
         scores = logits.sigmoid() if self.kind == "multilabel" else logits.softmax(1)
         self.metrics.update(batch["indices"][real], scores, targets)
-
-    def _report(self, stage: str) -> None:
-        failed = sorted(gather(self._failed))
-        if not self.trainer.sanity_checking:
-            check_missing(failed, self.max_missing_eval)
-        figures = self.metrics.compute() | {"loss": self.eval_loss.compute()}
-        if failed:  # beside the others, so that nobody takes them for those of all videos
-            figures["videos_missing"] = torch.tensor(float(len(failed)))
-            self.print(f"{stage}: {beside(int(figures['videos']), failed)}")
-        self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
-
-    def _over_ranks(self, value: Tensor) -> Tensor:
-        """The sum of a scalar over all ranks."""
-        if self.trainer.world_size > 1:
-            value = value.clone()
-            torch.distributed.all_reduce(value)
-        return value
 
 
 def check_kind(kind: str, task: str, where: str) -> None:

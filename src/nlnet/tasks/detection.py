@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-import torch.distributed
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,14 +15,14 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from nlnet.errors import UserError
 from nlnet.evaluation.coco import average_precisions, to_results
 from nlnet.models.detection import detect
-from nlnet.tasks.parameter_groups import parameter_groups
-from nlnet.tasks.total_steps import total_steps
+from nlnet.tasks.missing import beside, check_missing
+from nlnet.tasks.ranks import gather, gather_on_first, on_first, sum_over_ranks, world_size
+from nlnet.tasks.task import Batch, Task
 
-Batch = dict[str, Any]
 _TARGETS = ("boxes", "labels", "masks", "keypoints")
 
 
-class DetectionTask(pl.LightningModule):
+class DetectionTask(Task):
     """A detector, its losses and its average precisions.
 
     The loss is the sum of the detector's losses. Each of these is a mean over the regions of a rank's images; the ranks
@@ -35,7 +32,7 @@ class DetectionTask(pl.LightningModule):
     An evaluation counts every image once on any number of ranks. Rank 0 writes all detections to `predictions.json` in
     the run's folder (`predictions-test.json` after a test), in COCO's result format, and what is logged is what
     pycocotools makes of them: `val/box_AP`, `val/box_AP50`, `val/mask_AP`, `val/keypoint_AP` and so on, and
-    `val/images`, how many there were.
+    `val/images`, how many there were (and `val/images_missing`, where some could not be read).
 
     Args:
         net: a detector of `nlnet.models.detection`; the batches come resized for it.
@@ -70,17 +67,24 @@ class DetectionTask(pl.LightningModule):
         max_missing_eval: int = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(dict(settings or {}))
-        self.net, self.kind, self.monitor, self.classes = net, kind, monitor, tuple(classes)
-        self.net.transform.resized = True
+        super().__init__(
+            net,
+            kind,
+            monitor,
+            classes,
+            optimizer,
+            schedule,
+            undecayed=undecayed,
+            max_missing_eval=max_missing_eval,
+            settings=settings,
+        )
+        net.transform.resized = True
         heads = net.roi_heads
         self.judged = ["box", *(["mask"] * heads.has_mask()), *(["keypoint"] * heads.has_keypoint())]
-        self.category_ids, self.sigmas, self.max_missing_eval = tuple(category_ids), sigmas, max_missing_eval
-        self._ground_truth, self._optimizer, self._schedule = ground_truth, optimizer, schedule
-        self._undecayed, self.skeleton = undecayed, [list(map(int, pair)) for pair in skeleton]
+        self.category_ids, self.sigmas, self._ground_truth = tuple(category_ids), sigmas, ground_truth
+        self.skeleton = [list(map(int, pair)) for pair in skeleton]
         self._absent: list[str] = []
-        self.on_validation_epoch_start()
+        self.forget()
 
     def forward(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """Detections in `images` (3, H, W) uint8, in pixels of images of `sizes`."""
@@ -93,9 +97,9 @@ class DetectionTask(pl.LightningModule):
         images = [batch["images"][k].float() / 255 for k in used]
         targets = [{name: batch["targets"][k][name] for name in _TARGETS if name in batch["targets"][k]} for k in used]
         losses: dict[str, Tensor] = self.net(images, targets)
-        total = self._over_ranks(batch["weights"].sum())
+        total = sum_over_ranks(batch["weights"].sum())
         # DDP averages gradients over the ranks; times the number of ranks it is the sum over the global batch.
-        share = len(readable) * self.trainer.world_size / total.clamp(min=1)
+        share = len(readable) * world_size() / total.clamp(min=1)
         scaled = {name: value.float() * share for name, value in losses.items()}
         loss = torch.stack(list(scaled.values())).sum()
         self._log_losses(scaled, loss, batch)
@@ -107,35 +111,33 @@ class DetectionTask(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         return {"detections": self._evaluate(batch)}
 
-    def on_validation_epoch_start(self) -> None:
-        self._failed: list[tuple[str, str]] = []
+    def forget(self) -> None:
+        super().forget()
         self._images: list[int] = []
         self._results: list[dict[str, Any]] = []
 
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_epoch_end(self) -> None:
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
+    def report(self, stage: str) -> None:
+        failed = sorted(failure for share in gather(self._failed) for failure in share)
+        if not self.trainer.sanity_checking:
+            check_missing(failed, self.max_missing_eval, "images")
+        shares = gather_on_first((self._images, self._results))
+        figures = on_first(lambda: self._judge(shares, stage))
+        if failed:  # beside the others, so that nobody takes them for those of all images
+            figures["images_missing"] = float(len(failed))
+            self.print(f"{stage}: {beside(int(figures['images']), failed, 'images')}")
+        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()}, batch_size=1)
+        self._results = []
 
     def absent_classes(self) -> list[str]:
-        """Names of the classes that no image of the last evaluation has; the mean average precision leaves them out."""
         return self._absent
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # For predictions, which have no shards to read them from.
-        checkpoint |= {"classes": list(self.classes), "skeleton": self.skeleton}
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self._optimizer(parameter_groups(self.net, self._undecayed))
-        schedule = self._schedule(optimizer, total_steps=total_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["skeleton"] = self.skeleton
 
     def _log_losses(self, losses: Mapping[str, Tensor], loss: Tensor, batch: Batch) -> None:
         values = torch.stack([loss, *losses.values()]).detach()
-        means = self._over_ranks(values) / self.trainer.world_size
+        means = sum_over_ranks(values) / world_size()
         if not means.isfinite().all():
             raise UserError(self._reason(losses, batch))
         self.log("train/loss", means[0], prog_bar=True, batch_size=1)
@@ -145,7 +147,7 @@ class DetectionTask(pl.LightningModule):
         """Why the run stops; the same on every rank."""
         bad = {name: value.item() for name, value in losses.items() if not value.isfinite()}
         images = [batch["targets"][k]["image_id"] for k in _readable(batch)] if bad else []
-        shares = self._gather((bad, images))
+        shares = gather((bad, images))
         named = ", ".join(f"{name}={value}" for share in shares for name, value in share[0].items())
         ids = ", ".join(str(image) for share in shares for image in share[1])
         return (
@@ -167,28 +169,10 @@ class DetectionTask(pl.LightningModule):
             self._results += to_results(detection, int(target["image_id"]), self.category_ids)
         return detections
 
-    def _report(self, stage: str) -> None:
-        shares = self._gather((self._failed, self._images, self._results), to_all=False)
-        # What rank 0 found out: a complaint, or the figures.
-        outcome: list[Any] = [self._judge(shares, stage)] if self.trainer.is_global_zero else [None]
-        if self.trainer.world_size > 1:
-            torch.distributed.broadcast_object_list(outcome)
-        if isinstance(outcome[0], str):
-            raise UserError(outcome[0])
-        self.log_dict({f"{stage}/{name}": value for name, value in outcome[0].items()}, batch_size=1)
-        self._results = []
-
-    def _judge(self, shares: Sequence[Any], stage: str) -> str | dict[str, float]:
-        failed = sorted(pair for share in shares for pair in share[0])
-        if len(failed) > self.max_missing_eval and not self.trainer.sanity_checking:
-            named = ", ".join(f"{key} ({cause})" for key, cause in failed[:10])
-            return (
-                f"{len(failed)} validation images could not be read: {named}{', ...' if len(failed) > 10 else ''};"
-                f" repair them, or allow it with data.max_missing_eval={len(failed)}"
-            )
-        images = {image for share in shares for image in share[1]}
+    def _judge(self, shares: Sequence[tuple[list[int], list[dict[str, Any]]]], stage: str) -> dict[str, float]:
+        images = {image for share in shares for image in share[0]}
         # By image: equal scores are then in the same order on any number of ranks.
-        results = sorted((result for share in shares for result in share[2]), key=lambda result: result["image_id"])
+        results = sorted((result for share in shares for result in share[1]), key=lambda result: result["image_id"])
         truth = self._ground_truth()
         there = {annotation["category_id"] for annotation in truth["annotations"] if annotation["image_id"] in images}
         self._absent = [
@@ -202,25 +186,6 @@ class DetectionTask(pl.LightningModule):
             found = average_precisions(truth, results, kind, image_ids=images, sigmas=self.sigmas)
             figures |= {f"{kind}_{figure}": value for figure, value in found.items()}
         return figures
-
-    def _gather(self, mine: Any, *, to_all: bool = True) -> list[Any]:
-        """What every rank has; with `to_all=False` on rank 0 only, where it may be long."""
-        world_size = self.trainer.world_size
-        if world_size == 1:
-            return [mine]
-        shares: list[Any] = [None] * world_size
-        if to_all:
-            torch.distributed.all_gather_object(shares, mine)
-        else:
-            torch.distributed.gather_object(mine, shares if self.trainer.is_global_zero else None)
-        return shares
-
-    def _over_ranks(self, value: Tensor) -> Tensor:
-        """The sum over all ranks."""
-        if self.trainer.world_size > 1:
-            value = value.clone()
-            torch.distributed.all_reduce(value)
-        return value
 
 
 def _readable(batch: Batch) -> list[int]:

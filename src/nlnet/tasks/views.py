@@ -10,7 +10,8 @@ from nlnet.errors import UserError
 from nlnet.evaluation.predictions import Predictions
 from nlnet.evaluation.views import Views, view_scores
 from nlnet.tasks.classification import Batch, ClassificationTask
-from nlnet.tasks.missing import beside, check_missing, gather
+from nlnet.tasks.missing import beside, check_missing
+from nlnet.tasks.ranks import gather
 
 Scored = tuple[int, np.ndarray, np.ndarray]
 """A video: its index in the manifest, the (V, K) scores of its views, its target."""
@@ -53,7 +54,7 @@ class ViewEvaluation(pl.LightningModule):
             self._scored.append((index, scores.cpu().numpy(), target))
 
     def on_validation_epoch_end(self) -> None:
-        failed = sorted(gather(self._failed))
+        failed = sorted(failure for share in gather(self._failed) for failure in share)
         check_missing(failed, self.task.max_missing_eval)
         self.predictions = gather_predictions(self.task, self._scored, self.keys, self.protocol)
         figures, self.task.metrics.absent_classes = self.predictions.figures()
@@ -70,7 +71,7 @@ def gather_predictions(
 
     Raises UserError where there is none.
     """
-    everything = sorted(gather(scored), key=lambda video: video[0])
+    everything = sorted((video for share in gather(scored) for video in share), key=lambda video: video[0])
     if not everything:
         raise UserError("no video was scored; check data.shards and trainer.limit_val_batches")
     return Predictions(
