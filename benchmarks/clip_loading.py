@@ -18,8 +18,6 @@ import io
 import sys
 import tempfile
 import time
-import types
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,6 +31,9 @@ import numpy as np
 import torch
 from measure import machine, write_json
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from helpers import mmaction2
 from nlnet.data import pyav_decoder
 from nlnet.data.augment import _resize, random_crop
 from nlnet.data.clips import ClipGeometry, frame_indices, random_start
@@ -123,7 +124,10 @@ class Mmaction2:
     """Its training pipeline on a file."""
 
     def __init__(self, path: Path) -> None:
-        transforms = _import_transforms()
+        import cv2
+
+        cv2.setNumThreads(0)
+        transforms = mmaction2.module("mmaction.datasets.transforms")
         tail = [
             transforms.RandomRescale(scale_range=SCALE),
             transforms.RandomCrop(size=SIZE),
@@ -147,19 +151,6 @@ class Mmaction2:
         for transform in self.pipelines[geometry]:
             results = transform(results)
         return torch.from_numpy(np.ascontiguousarray(results["imgs"]))
-
-
-def _import_transforms() -> types.ModuleType:
-    # Its wheel lacks this module, which one of its localisers imports.
-    for name in ("mmaction.models.localizers.drn", "mmaction.models.localizers.drn.drn"):
-        stub = sys.modules.setdefault(name, types.ModuleType(name))
-        vars(stub).update(__path__=[], DRN=object)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import cv2
-
-        cv2.setNumThreads(0)
-        return importlib.import_module("mmaction.datasets.transforms")
 
 
 @contextmanager

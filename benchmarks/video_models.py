@@ -13,12 +13,9 @@ is not installed ours is measured alone, and the table says so.
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import tempfile
-import types
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -30,52 +27,26 @@ import torch
 from measure import RESULTS, machine, median_seconds
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from helpers import mmaction2
+from helpers.networks import randomise
 from nlnet import build_model, optimize_for_inference
 from nlnet.checkpoints import convert
-from nlnet.checkpoints.mmconfig import read_config
 from nlnet.models import describe
 
-CONFIG = "i3d/i3d_imagenet-pretrained-r50-nl-embedded-gaussian_8xb8-32x2x1-100e_kinetics400-rgb.py"
+CONFIG = "i3d/i3d_imagenet-pretrained-r50-nl-embedded-gaussian_8xb8-32x2x1-100e_kinetics400-rgb"
 MEAN, STD = (114.75, 114.75, 114.75), (57.375, 57.375, 57.375)
 FRAMES = {"8x8": 8, "32x2": 32}  # the clips of the paper's short and long networks
 
 
-class Recognizer(nn.Module):
-    """mmaction2's backbone and head under the names they have in its checkpoints."""
-
-    def __init__(self, backbone: nn.Module, cls_head: nn.Module) -> None:
-        super().__init__()
-        self.backbone, self.cls_head = backbone, cls_head
-
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
-        return self.cls_head(self.backbone(x_BCTHW))
-
-
-def mmaction2() -> tuple[nn.Module, Path] | None:
+def peer_network() -> tuple[nn.Module, Path] | None:
     """mmaction2's network with weights as after training, and its configuration file; None if it is not installed."""
-    if importlib.util.find_spec("mmaction") is None or importlib.util.find_spec("mmcv") is None:
+    try:
+        net, file = mmaction2.network(CONFIG)
+    except ImportError:
         return None
-    # its wheel lacks this module, which one of its localisers imports
-    for name in ("mmaction.models.localizers.drn", "mmaction.models.localizers.drn.drn"):
-        stub = sys.modules.setdefault(name, types.ModuleType(name))
-        stub.__path__ = []  # type: ignore[attr-defined]
-        stub.DRN = object  # type: ignore[attr-defined]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mmaction
-        from mmaction.models import backbones, heads
-    file = Path(mmaction.__file__).parent / ".mim" / "configs" / "recognition" / CONFIG
-    settings = read_config(file)["model"]
-    backbone = {k: v for k, v in settings["backbone"].items() if k not in ("type", "pretrained", "pretrained2d")}
-    head = {k: v for k, v in settings["cls_head"].items() if k not in ("type", "average_clips")}
-    torch.manual_seed(0)
-    net = Recognizer(getattr(backbones, settings["backbone"]["type"])(**backbone), heads.I3DHead(**head))
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            nn.init.uniform_(module.weight, 0.5, 1.1)
-            nn.init.uniform_(module.running_mean, -0.5, 0.5)
-            nn.init.uniform_(module.running_var, 0.5, 1.1)
-    return net, file
+    return randomise(net), file
 
 
 def converted(theirs: nn.Module, config: Path) -> nn.Module:
@@ -115,7 +86,7 @@ def has_bf16_instructions() -> bool:
 
 def infer(rounds: int, video: Path | None) -> dict[str, Any]:
     """Seconds for the logits of one clip of 8x224x224."""
-    peer = mmaction2()
+    peer = peer_network()
     if peer is None:
         raise SystemExit("mmaction2 and mmcv-lite are not installed: make peers")
     theirs, config = peer
@@ -175,7 +146,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
 def train(rounds: int, batch: int) -> dict[str, Any]:
     """Clips a second of a training step at both lengths, and the memory of 128 frames. mmaction2 trains in float16."""
     rate, results = matmul_rate(torch.bfloat16), {}
-    peer = mmaction2()
+    peer = peer_network()
     if peer is None:
         print("mmaction2 is not installed: ours is measured alone")
     for name, frames in FRAMES.items():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.peers import randomise
+from helpers.networks import randomise
 from helpers.video_weights import relative
 from nlnet import build_model
 from nlnet.checkpoints import Converted, Report

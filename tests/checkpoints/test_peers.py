@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers.peers import mmaction2, randomise
+from helpers import mmaction2
+from helpers.networks import randomise
 from helpers.video_weights import relative
 from nlnet.checkpoints import convert
 from nlnet.errors import UserError
@@ -36,8 +37,14 @@ def same_logits(theirs: nn.Module, ours: nn.Module, x: Tensor) -> None:
 # ---- mmaction2
 
 
+def mmaction2_network(config: str) -> tuple[nn.Module, Path]:
+    pytest.importorskip("mmcv", reason="mmcv-lite is installed by `make peers`")
+    pytest.importorskip("mmaction", reason="mmaction2 is installed by `make peers`")
+    return mmaction2.network(config)
+
+
 def check_mmaction2(config: str, folder: Path, size: tuple[int, int, int], **wanted: Any) -> None:
-    theirs, file = mmaction2(config)
+    theirs, file = mmaction2_network(config)
     randomise(theirs, embeddings=0.05 if "dot-product" in config else 0.2)
     converted = convert(saved(theirs, folder / "theirs.pth"), "mmaction2", config=file)
     assert converted.model | wanted == converted.model
@@ -63,7 +70,7 @@ def test_mmaction2_i3d_at_full_size(mode: str, tmp_path: Path) -> None:
 
 
 def test_mmaction2_needs_what_its_file_does_not_say(tmp_path: Path) -> None:
-    theirs, _ = mmaction2(I3D.format("embedded-gaussian"))
+    theirs, _ = mmaction2_network(I3D.format("embedded-gaussian"))
     path = tmp_path / "theirs.pth"
     torch.save({key: torch.zeros(()).expand(value.shape) for key, value in theirs.state_dict().items()}, path)
     with pytest.raises(UserError, match=r"pairwise changes the output and is not in the file.*config"):

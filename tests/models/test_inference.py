@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.peers import randomise
+from helpers.networks import randomise
 from nlnet import build_model, optimize_for_inference
 from nlnet.models.inference import PackedConv3d
 
