@@ -30,7 +30,9 @@ class Tiny(nn.Module):
 
 def task(world):
     torch.manual_seed(0)
-    made = ClassificationTask(Tiny(), "multilabel", "val/mAP", "abcd", {}, None, None)
+    made = ClassificationTask(
+        Tiny(), "multilabel", monitor="val/mAP", classes="abcd", groups={}, optimizer=None, schedule=None
+    )
     made._trainer = SimpleNamespace(world_size=world)
     made.log = made.log_dict = lambda *_, **__: None
     return made

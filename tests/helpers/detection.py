@@ -65,7 +65,17 @@ def batch(weights: list[float]) -> dict[str, Any]:
 
 def task(net: Any, world_size: int = 1, ground_truth: Any = None) -> DetectionTask:
     """The task around `net`, with a trainer that is just a number of processes."""
-    made = DetectionTask(net, "detection", "val/box_AP", "abc", CATEGORY_IDS, ground_truth, None, None, sigmas=SIGMAS)
+    made = DetectionTask(
+        net,
+        "detection",
+        monitor="val/box_AP",
+        classes="abc",
+        category_ids=CATEGORY_IDS,
+        ground_truth=ground_truth,
+        optimizer=None,
+        schedule=None,
+        sigmas=SIGMAS,
+    )
     made._trainer = SimpleNamespace(world_size=world_size, global_step=7, is_global_zero=True, sanity_checking=False)
     made.logged = {}
     made.log = lambda name, value, **_: made.logged.update({name: float(value)})

@@ -18,7 +18,15 @@ from nlnet.tasks.total_steps import total_steps
 
 def make_task(kind):
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double()
-    task = ClassificationTask(net, kind, "val/x", ["a", "b", "c"], {}, partial(torch.optim.SGD, lr=0.1), partial)
+    task = ClassificationTask(
+        net,
+        kind,
+        monitor="val/x",
+        classes=["a", "b", "c"],
+        groups={},
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        schedule=partial,
+    )
     task._trainer = SimpleNamespace(world_size=1)
     task.log = lambda *_, **__: None
     return task

@@ -25,6 +25,7 @@ from nlnet.errors import UserError
 from nlnet.evaluation.figures import KINDS
 from nlnet.evaluation.timeline import Recognizer, Timeline, top_classes
 from nlnet.evaluation.views import training_window
+from nlnet.models import optimize_for_inference
 from nlnet.runs.config import compose
 from nlnet.runs.protocol import PAPER_SCALE
 
@@ -58,7 +59,8 @@ def recognizer(cfg: DictConfig) -> tuple[Recognizer, list[str]]:
     window = training_window(net, (3, geometry.frames, side, side))
     device = torch.device(cfg.device or _best_device())
     names = _class_names(cfg.classes, content, net.get_parameter("fc.weight").shape[0])
-    return Recognizer(net.to(device), kind, geometry, int(scale), window, device), names
+    net = optimize_for_inference(net) if device.type == "cpu" else net.to(device)
+    return Recognizer(net, kind, geometry, int(scale), window, device), names
 
 
 def predict(cfg: DictConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@
 | sorted | concatenation | prefix sums over sorted b | (N + M) (log M + E) | M E |
 | blocked | gaussian, embedded_gaussian | the map of some queries at a time | N M (D + E) | at most a constant |
 | fused | gaussian, embedded_gaussian | PyTorch's fused attention | N M (D + E) | N |
-| triton | gaussian, embedded_gaussian | this package's GPU kernel | N M (D + E) | N |
+| triton | gaussian, embedded_gaussian | this package's GPU kernels | N M (D + E) | N, and at most a constant |
 """
 
 import torch
@@ -27,7 +27,7 @@ SMALL_MAP = 2**18
 """Up to this many numbers the whole map is stored: the other forms' own work costs more."""
 
 FLASH_CHANNELS = 256
-"""The most channels that PyTorch's flash attention takes on a GPU; beyond it the Triton kernel wins."""
+"""The most channels that PyTorch's flash attention takes on a GPU; above it the Triton form is taken."""
 
 
 def choose_form(

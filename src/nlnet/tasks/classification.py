@@ -1,13 +1,11 @@
 """Video classification: multi-label (Charades) and multi-class (Kinetics)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
 from nlnet.errors import UserError
@@ -29,41 +27,19 @@ class ClassificationTask(Task):
     Args:
         net: (B, 3, T, H, W) -> (B, classes) logits.
         kind: "multilabel" or "multiclass".
-        monitor: the figure that decides which checkpoint is best, and that a sweep optimises.
-        classes: the names of the classes.
         groups: named sets of class indices that are reported apart.
-        optimizer: parameter groups -> optimiser.
-        schedule: (optimiser, total steps) -> scheduler, stepped at every optimiser step.
-        undecayed: which parameters weight decay leaves alone, a word of `nlnet.tasks.parameter_groups`.
-        max_missing_eval: how many validation videos may be unreadable before validation stops.
-        settings: plain types, saved with every checkpoint and logged as hyper-parameters.
+        shared: classes, optimiser and what else every task has; see `Task`.
     """
 
     def __init__(
         self,
         net: nn.Module,
         kind: str,
-        monitor: str,
-        classes: Sequence[str],
-        groups: Mapping[str, Sequence[int]],
-        optimizer: Callable[..., Optimizer],
-        schedule: Callable[..., LRScheduler],
         *,
-        undecayed: str = "norms_and_biases",
-        max_missing_eval: int = 0,
-        settings: Mapping[str, Any] | None = None,
+        groups: Mapping[str, Sequence[int]],
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            net,
-            kind,
-            monitor,
-            classes,
-            optimizer,
-            schedule,
-            undecayed=undecayed,
-            max_missing_eval=max_missing_eval,
-            settings=settings,
-        )
+        super().__init__(net, kind, **shared)
         self.metrics, self.eval_loss = VideoMetrics(kind, groups), MeanMetric()
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from nlnet.errors import UserError
@@ -37,47 +35,25 @@ class DetectionTask(Task):
     Args:
         net: a detector of `nlnet.models.detection`; the batches come resized for it.
         kind: "detection".
-        monitor: the figure that decides which checkpoint is best, and that a sweep optimises.
-        classes: the name of label k + 1.
-        category_ids: its category in the ground truth.
+        category_ids: the category of label k + 1 in the ground truth.
         ground_truth: () -> COCO annotations of the validation images; called on rank 0 only.
-        optimizer: parameter groups -> optimiser.
-        schedule: (optimiser, total steps) -> scheduler, stepped at every optimiser step.
         sigmas: of the keypoints, for the object keypoint similarity.
         skeleton: pairs of keypoints that make a limb, counted from 0; kept with the classes for predictions.
-        undecayed: which parameters weight decay leaves alone, a word of `nlnet.tasks.parameter_groups`.
-        max_missing_eval: how many validation images may be unreadable before validation stops.
-        settings: plain types, saved with every checkpoint and logged as hyper-parameters.
+        shared: classes (that of label k + 1), optimiser and what else every task has; see `Task`.
     """
 
     def __init__(
         self,
         net: GeneralizedRCNN,
         kind: str,
-        monitor: str,
-        classes: Sequence[str],
+        *,
         category_ids: Sequence[int],
         ground_truth: Callable[[], Mapping[str, Any]],
-        optimizer: Callable[..., Optimizer],
-        schedule: Callable[..., LRScheduler],
-        *,
         sigmas: Sequence[float] | None = None,
         skeleton: Sequence[Sequence[int]] = (),
-        undecayed: str = "norms_and_biases",
-        max_missing_eval: int = 0,
-        settings: Mapping[str, Any] | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            net,
-            kind,
-            monitor,
-            classes,
-            optimizer,
-            schedule,
-            undecayed=undecayed,
-            max_missing_eval=max_missing_eval,
-            settings=settings,
-        )
+        super().__init__(net, kind, **shared)
         net.transform.resized = True
         heads = net.roi_heads
         self.judged = ["box", *(["mask"] * heads.has_mask()), *(["keypoint"] * heads.has_keypoint())]
