@@ -9,22 +9,23 @@ With `--device cuda`: one training step (forward, backward, SGD) in mixed precis
 and as a share of the rate of a large matrix product, and the peak memory of 128 frames at two clips. Where mmaction2
 is not installed ours is measured alone, and the table says so.
 
-    python benchmarks/video_models.py [--device cuda] [--batch 8] [--rounds 7] [--clip video.mp4] [--out FILE]
+    python benchmarks/video_models.py [--device cuda] [--tiny] [--batch 8] [--rounds 7] [--clip video.mp4] [--out FILE]
 """
 
 import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from measure import RESULTS, machine, median_seconds
+from measure import RESULTS, live_bytes_peak, machine, median_seconds
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -124,7 +125,7 @@ def training_step(net: nn.Module, x: Tensor, dtype: torch.dtype) -> Callable[[],
     net.train()
     target = torch.zeros(len(x), dtype=torch.long, device=x.device)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
-    scaler = torch.amp.GradScaler(enabled=dtype is torch.float16)
+    scaler = torch.amp.GradScaler(x.device.type, enabled=dtype is torch.float16)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -137,53 +138,78 @@ def training_step(net: nn.Module, x: Tensor, dtype: torch.dtype) -> Callable[[],
     return step
 
 
-def matmul_rate(dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product."""
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
-    return 2 * 8192**3 / median_seconds(lambda: a @ b, 10, warmup=3, device="cuda")
+@dataclass(frozen=True)
+class Training:
+    """What is trained: a batch of clips with `side` pixels a side, of each of `lengths`, and then two of `longest`."""
+
+    device: str
+    batch: int
+    side: int
+    lengths: Mapping[str, int]
+    longest: int
+    product: int
+    """Rows and columns of the matrices whose product gives the rate to compare with."""
+
+    def clips(self, count: int, frames: int) -> Tensor:
+        return torch.randn(count, 3, frames, self.side, self.side, device=self.device)
 
 
-def train(rounds: int, batch: int) -> dict[str, Any]:
-    """Clips a second of a training step at both lengths, and the memory of 128 frames. mmaction2 trains in float16."""
-    rate, results = matmul_rate(torch.bfloat16), {}
+def matmul_rate(size: int, device: str) -> float:
+    """Operations a second of a large matrix product in bfloat16."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * size**3 / median_seconds(lambda: a @ b, 10, warmup=3, device=device)
+
+
+def train(case: Training, rounds: int) -> dict[str, Any]:
+    """Clips a second of a training step at each length, and the memory of the longest. mmaction2 trains in float16."""
+    rate, results = matmul_rate(case.product, case.device), {}
     peer = peer_network()
     if peer is None:
         print("mmaction2 is not installed: ours is measured alone")
-    for name, frames in FRAMES.items():
-        x = torch.randn(batch, 3, frames, 224, 224, device="cuda")
-        ours = (converted(*peer) if peer else build_model("i3d_r50", nonlocal_blocks=5)).cuda()
-        macs = describe(ours.cpu(), (3, frames, 224, 224)).gmacs * 1e9
-        cases = {"ours bfloat16": training_step(ours.cuda(), x, torch.bfloat16)}
+    for name, frames in case.lengths.items():
+        x = case.clips(case.batch, frames)
+        ours = converted(*peer) if peer else build_model("i3d_r50", nonlocal_blocks=5)
+        macs = describe(ours, (3, frames, case.side, case.side)).gmacs * 1e9
+        steps = {"ours bfloat16": training_step(ours.to(case.device), x, torch.bfloat16)}
         if peer:
-            cases["mmaction2 float16"] = training_step(peer[0].cuda(), x, torch.float16)
-        seconds = in_turn(cases, rounds, "cuda")
-        clips = {key: batch / value for key, value in seconds.items()}
+            steps["mmaction2 float16"] = training_step(peer[0].to(case.device), x, torch.float16)
+        clips = {key: case.batch / value for key, value in in_turn(steps, rounds, case.device).items()}
         share = 6 * macs * clips["ours bfloat16"] / rate  # backward is twice forward, an operation half a multiply-add
         ratio = clips["ours bfloat16"] / clips["mmaction2 float16"] if peer else None
         results[name] = {"clips/s": clips, "share of the matrix product's rate": share, "ratio": ratio}
-    return results | {"128 frames, 2 clips, peak GiB": long_clip_memory()}
+    return results | {f"{case.longest} frames, 2 clips, peak GiB": long_clip_memory(case)}
 
 
-def long_clip_memory() -> float:
-    """GiB of a training step with two clips of 128 frames."""
-    net = build_model("i3d_r50", nonlocal_blocks=5, nonlocal_groups={"res3": 4}).cuda()
-    step = training_step(net, torch.randn(2, 3, 128, 224, 224, device="cuda"), torch.bfloat16)
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    return torch.cuda.max_memory_allocated() / 2**30
+def long_clip_memory(case: Training) -> float:
+    """GiB of a training step with two of the longest clips, network and optimiser included."""
+    net = build_model("i3d_r50", nonlocal_blocks=5, nonlocal_groups={"res3": 4})
+    made: list[Callable[[], None]] = []
+
+    def first_step() -> None:
+        made.append(training_step(net.to(case.device), case.clips(2, case.longest), torch.bfloat16))
+        made[0]()
+
+    return live_bytes_peak(first_step, case.device) / 2**30
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--tiny", action="store_true", help="training steps on the CPU, to see that they run")
     parser.add_argument("--batch", type=int, default=8, help="clips in a training step")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--clip", type=Path, help="a video for the logits to be compared on; noise without")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
-    results = infer(args.rounds, args.clip) if args.device == "cpu" else train(args.rounds, args.batch)
-    out = args.out or RESULTS / f"video_models_{args.device}.json"
-    out.write_text(json.dumps({"machine": machine(args.device), **results}, indent=2) + "\n", encoding="utf-8")
+    if args.tiny:
+        results = train(Training("cpu", 2, 64, {"8x8": 8}, 32, 256), 1)
+    elif args.device == "cuda":
+        results = train(Training("cuda", args.batch, 224, FRAMES, 128, 8192), args.rounds)
+    else:
+        results = infer(args.rounds, args.clip)
+    if not args.tiny:
+        out = args.out or RESULTS / f"video_models_{args.device}.json"
+        out.write_text(json.dumps({"machine": machine(args.device), **results}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=2))
 
 

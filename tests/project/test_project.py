@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "nlnet"
 
 STACK = ["ops", "layers", "models", "tasks", "runs", "cli"]
-BESIDE = ["data", "evaluation", "attention", "checkpoints", "compat"]
+BESIDE = ["data", "evaluation", "checkpoints", "compat"]
 
 MAX_FILE, MAX_FUNCTION = 350, 60
 
