@@ -1,9 +1,9 @@
 """What reading shards from S3 costs: clips a second from a server on loopback, beside the same shards from local files.
 
-One loader process reads and decodes 8x8 clips at 224 x 224; the server runs beside it. Requests are those of S3: signed,
-ranged GETs of s3://bucket/key. They are answered by nginx, which sends a range of a file as object storage does, and
-where it is missing by moto, which shares the processor and reads a whole object for every range. Rounds alternate, the
-ratio is of the medians. Each round reads the set once, the operating system's cache warm. Exits with 1 below 0.9.
+One loader process reads and decodes 8x8 clips at 224 x 224; the server runs beside it. Requests are those of S3:
+signed, ranged GETs of s3://bucket/key. They are answered by nginx, which sends a range of a file as object storage
+does, and where it is missing by moto, which reads a whole object for every range. Rounds alternate, the ratio is of
+the medians. Each round reads the set once, the operating system's cache warm. Exits with 1 below 0.9.
 
     python benchmarks/s3_rate.py [--video FILE] [--clips 160] [--rounds 5]
 """
@@ -111,14 +111,8 @@ def main() -> int:
     for place, values in measured.items():
         print(f"  {place:<16}{median(values):8.1f} clips/s   ({', '.join(f'{value:.1f}' for value in values)})")
     print(f"  ratio           {remote / local:8.2f}           (at least {LEAST})")
-    results = {
-        "server": program,
-        "clips": options.clips,
-        "bytes": size,
-        "clips_per_second": measured,
-        "ratio": remote / local,
-    }
-    write_json("s3_rate", {"machine": machine(), **results})
+    results = {"clips": options.clips, "bytes": size, "clips_per_second": measured, "ratio": remote / local}
+    write_json("s3_rate", {"machine": machine(), "server": program, **results})
     return int(remote / local < LEAST)
 
 
