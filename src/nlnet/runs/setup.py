@@ -22,6 +22,9 @@ from nlnet.runs.precise_bn import PreciseBatchNorm
 from nlnet.runs.start import scaled_rate, start_weights
 from nlnet.tasks.classification import check_kind
 
+_RUN_DIR = "NLNET_RUN_DIR"
+"""The environment variable by which a process tells the ranks that Lightning starts from it their folder."""
+
 
 def finish_config(cfg: DictConfig, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """The configuration that the run really uses: with the demo's size and data where the demo rule says so."""
@@ -84,9 +87,8 @@ def make_run_dir(cfg: DictConfig) -> Path:
     """The folder of this run, made if need be; written to `cfg.paths.run_dir`. Every process gets the same one."""
     log_dir = Path(cfg.paths.log_dir).absolute()
     identity = identity_of(cfg)
-    inherited = os.environ.get("NLNET_RUN_DIR") if "LOCAL_RANK" in os.environ else None
-    if inherited:
-        folder = Path(inherited)
+    if handed_down := _handed_down():
+        folder = handed_down
     elif cfg.paths.run_dir:
         folder = Path(cfg.paths.run_dir).absolute()
     elif cfg.ckpt_path == "last":
@@ -96,10 +98,16 @@ def make_run_dir(cfg: DictConfig) -> Path:
     create(folder)
     if not cfg.ckpt_path and was_restarted(os.environ) and (folder / "checkpoints" / "last.ckpt").is_file():
         cfg.ckpt_path = "last"  # a requeued job goes on where it was
-    # The processes that Lightning starts for the other ranks read it.
-    os.environ["NLNET_RUN_DIR"] = str(folder)
+    os.environ[_RUN_DIR] = f"{os.getpid()}:{folder}"
     cfg.paths.run_dir = str(folder)
     return folder
+
+
+def _handed_down() -> Path | None:
+    """The folder of the process that started this one as another rank of its run."""
+    process, _, folder = os.environ.get(_RUN_DIR, "").partition(":")
+    # Of another process it is a run before this one, whose environment a launcher has passed on.
+    return Path(folder) if "LOCAL_RANK" in os.environ and process == str(os.getppid()) else None
 
 
 def make_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
