@@ -1,6 +1,7 @@
 """`nlnet.from_pretrained`: a network with its weights, from a run or from a converted file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,35 @@ def from_pretrained(path: str | Path) -> nn.Module:
     Raises UserError if there is no such file, or if it does not say which network it is of.
     """
     file = checkpoint_file(Path(path))
-    content = load(file)
+    return saved(load(file), file).build()
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is in a checkpoint, before the network is made: the arguments of `build_model` and its weights."""
+
+    file: Path
+    model: Mapping[str, Any]
+    state: Mapping[str, Tensor]
+    missing: Sequence[str]
+
+    def build(self) -> nn.Module:
+        """The network, in evaluation mode. Raises UserError if the weights are not its own."""
+        try:
+            return build(self.model, self.state, self.missing)
+        except (RuntimeError, TypeError) as error:
+            raise UserError(f"{self.file}: its weights are not those of the network it names: {error}") from error
+
+
+def saved(content: Any, file: Path) -> Saved:
+    """`content` as a run or `nlnet-convert` wrote it to `file`. Raises UserError if neither did."""
     if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
         raise UserError(f"{file}: neither a run's checkpoint nor a converted file; convert others with nlnet-convert")
     state = content["state_dict"]
     if isinstance(content.get("model"), Mapping):
-        model, missing = dict(content["model"]), content.get("missing", [])
-    else:
-        state = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
-        model, missing = _of_run(content.get("hyper_parameters"), state, file), []
-    try:
-        return build(model, state, missing)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"{file}: its weights are not those of the network it names: {error}") from error
+        return Saved(file, dict(content["model"]), state, content.get("missing", []))
+    state = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
+    return Saved(file, _of_run(content.get("hyper_parameters"), state, file), state, [])
 
 
 def checkpoint_file(path: Path) -> Path:

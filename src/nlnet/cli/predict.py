@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from nlnet.checkpoints import from_pretrained
-from nlnet.checkpoints.pretrained import checkpoint_file
+from nlnet.checkpoints.pretrained import checkpoint_file, saved
 from nlnet.checkpoints.source import load
 from nlnet.cli.errors import run
 from nlnet.data.clips import ClipGeometry
@@ -24,10 +23,9 @@ from nlnet.data.video import VideoError
 from nlnet.errors import UserError
 from nlnet.evaluation.figures import KINDS
 from nlnet.evaluation.timeline import Recognizer, Timeline, top_classes
-from nlnet.evaluation.views import training_window
+from nlnet.evaluation.views import PAPER_SCALE, training_window
 from nlnet.models import optimize_for_inference
 from nlnet.runs.config import compose
-from nlnet.runs.protocol import PAPER_SCALE
 
 USAGE = """usage: python src/predict.py ckpt_path=CKPT source=SOURCE [KEY=VALUE ...]
 
@@ -41,24 +39,23 @@ _CLIPS = {"frames": "frames", "stride": "stride", "crop": "size"}  # our keys ->
 _PATHS = ("ckpt_path", "source", "out", "classes")
 
 
-def recognizer(cfg: DictConfig) -> tuple[Recognizer, list[str]]:
-    """The network of `cfg.ckpt_path` and the names of its classes. Raises UserError for what nobody says."""
-    path = Path(cfg.ckpt_path).expanduser()
-    net = from_pretrained(path)
-    content = load(checkpoint_file(path))
+def recognizer(cfg: DictConfig, file: Path, content: Any) -> tuple[Recognizer, list[str]]:
+    """The network in `content` of `file`, and the names of its classes. Raises UserError for what nobody says."""
+    network = saved(content, file)
     known = _trained_with(content)
     settings: dict[str, Any] = {key: known.get(key) if cfg[key] is None else cfg[key] for key in (*_CLIPS, "kind")}
     unknown = [f"{key}=" for key in _CLIPS if not settings[key]]
     if unknown:
-        raise UserError(f"ckpt_path={path} does not say which clips it was trained on; give {' '.join(unknown)}")
+        raise UserError(f"ckpt_path={file} does not say which clips it was trained on; give {' '.join(unknown)}")
     kind = settings["kind"] or "multiclass"
     if kind not in KINDS:
         raise UserError(f"kind={kind}: give {' or '.join(KINDS)}")
     geometry, side = ClipGeometry(int(settings["frames"]), int(settings["stride"])), int(settings["crop"])
     scale = cfg.scale or min(PAPER_SCALE, known.get("scale", PAPER_SCALE))
+    net = network.build()
+    names = _class_names(cfg.classes, content, net.get_parameter("fc.weight").shape[0])
     window = training_window(net, (3, geometry.frames, side, side))
     device = torch.device(cfg.device or _best_device())
-    names = _class_names(cfg.classes, content, net.get_parameter("fc.weight").shape[0])
     net = optimize_for_inference(net) if device.type == "cpu" else net.to(device)
     return Recognizer(net, kind, geometry, int(scale), window, device), names
 
@@ -68,12 +65,13 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
 
     Raises UserError if none can be read.
     """
-    content = load(checkpoint_file(Path(cfg.ckpt_path).expanduser()))
+    file = checkpoint_file(Path(cfg.ckpt_path).expanduser())
+    content = load(file)
     if _is_detector(content):
         from nlnet.cli.predict_images import predict_images  # with torchvision, which clips do without
 
         return predict_images(cfg, content, torch.device(cfg.device or _best_device()))
-    network, names = recognizer(cfg)
+    network, names = recognizer(cfg, file, content)
     videos, failures = [], []
     for video in islice(find_videos(str(cfg.source), cfg.split), cfg.limit):
         try:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nlnet.data.augment import MEAN, STD
 from nlnet.errors import UserError
 
+PAPER_SCALE = 256  # pixels of the short side in the tests of the paper and the official code
 CROPS = ("three", "centre", "whole")
 
 

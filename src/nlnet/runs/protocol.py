@@ -7,10 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from nlnet.data.views import STARTS
 from nlnet.errors import UserError, nearest
-from nlnet.evaluation.views import CROPS, Views
+from nlnet.evaluation.views import CROPS, PAPER_SCALE, Views
 from nlnet.runs.config import compose
-
-PAPER_SCALE = 256  # pixels of the short side in the tests of the paper and the official code
 
 
 def protocol_config(overrides: Sequence[str]) -> DictConfig:
