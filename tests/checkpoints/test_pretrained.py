@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from nlnet import build_model, from_pretrained
 from nlnet.errors import UserError
-from nlnet.runs.setup import load
+from nlnet.runs.demo import load
 
 
 def checkpoint(path: Path, **changed: Any) -> torch.nn.Module:

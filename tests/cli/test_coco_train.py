@@ -9,13 +9,14 @@ import yaml
 
 from helpers.coco_process import judge
 from helpers.processes import run_process, run_ranks, train_command, train_rank
-from nlnet.cli.train import train
 from nlnet.data.synthetic_shapes import build
 from nlnet.errors import UserError
 from nlnet.evaluation.coco import FIGURES, KINDS
 from nlnet.runs.config import compose, options
+from nlnet.runs.demo import finish_config, load
 from nlnet.runs.metrics_csv import read_rows
-from nlnet.runs.setup import finish_config, load, make_data
+from nlnet.runs.setup import make_data
+from nlnet.runs.training import train
 
 EXPERIMENTS = [name for name in options("experiment") if name.startswith(("coco_", "table5_", "table6_"))]
 VAL = 17  # one more than two ranks share evenly, and one without any object

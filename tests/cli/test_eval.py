@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from helpers.processes import eval_rank, run_ranks
-from nlnet.cli.eval import evaluate, load_run_config, main
-from nlnet.cli.train import train
+from nlnet.cli.eval import load_run_config, main
 from nlnet.data.batches import Share
 from nlnet.data.clips import ClipGeometry
 from nlnet.data.find import find_shards
@@ -18,7 +17,9 @@ from nlnet.data.source import DEFAULTS
 from nlnet.data.views import ViewBatches
 from nlnet.evaluation.predictions import FILE, load
 from nlnet.models import build_model
-from nlnet.runs.setup import load as load_config
+from nlnet.runs.demo import load as load_config
+from nlnet.runs.evaluating import evaluate
+from nlnet.runs.training import train
 
 SMALL = ["size=demo", "data.batch_size=8", "data.num_workers=0", "trainer.max_epochs=1", "callbacks.progress=null"]
 

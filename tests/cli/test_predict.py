@@ -9,12 +9,12 @@ import torch
 
 from nlnet.checkpoints import from_pretrained
 from nlnet.cli.predict import main
-from nlnet.cli.train import train
 from nlnet.data.clips import ClipGeometry
 from nlnet.evaluation.timeline import Recognizer, clip_starts
 from nlnet.evaluation.views import training_window
 from nlnet.models import build_model
-from nlnet.runs.setup import load
+from nlnet.runs.demo import load
+from nlnet.runs.training import train
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from nlnet.runs.setup import load
+from nlnet.runs.demo import load
 
 
 def points():

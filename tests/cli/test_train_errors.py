@@ -5,10 +5,11 @@ import shutil
 import pytest
 
 from nlnet.cli.eval import main as eval_main
-from nlnet.cli.train import main, train
+from nlnet.cli.train import main
 from nlnet.data.data_module import check_divides
 from nlnet.errors import UserError
-from nlnet.runs.setup import load
+from nlnet.runs.demo import load
+from nlnet.runs.training import train
 
 BASE = ["experiment=charades_nl", "size=demo", "data.batch_size=8", "data.num_workers=0", "callbacks.progress=null"]
 

@@ -161,21 +161,22 @@ def test_every_module_imports(name: str) -> None:
     importlib.import_module(name)
 
 
-def test_import_nlnet_is_light() -> None:
-    heavy = [
-        "pytorch_lightning",
-        "torchvision",
-        "torchmetrics",
-        "av",
-        "matplotlib",
-        "hydra",
-        "wandb",
-        "webdataset",
-        "obstore",
-    ]
-    code = f"import sys, json, nlnet; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
+def imported_with(module: str, heavy: list[str]) -> list[str]:
+    """Which of `heavy` a fresh process has loaded after `import module`."""
+    code = f"import sys, json, {module}; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=120)
-    assert json.loads(ran.stdout) == []
+    return json.loads(ran.stdout)
+
+
+LIGHTNING = ["pytorch_lightning", "torchvision", "torchmetrics", "wandb", "matplotlib"]
+
+
+def test_import_nlnet_is_light() -> None:
+    assert imported_with("nlnet", [*LIGHTNING, "av", "hydra", "webdataset", "obstore"]) == []
+
+
+def test_commands_answer_mistakes_before_lightning_is_imported() -> None:
+    assert imported_with("nlnet.cli.train, nlnet.cli.eval, nlnet.cli.predict", LIGHTNING) == []
 
 
 # ---- size

@@ -4,8 +4,7 @@ import pytest
 
 from nlnet.errors import UserError
 from nlnet.runs.config import compose
-from nlnet.runs.demo import runs_demo
-from nlnet.runs.setup import finish_config
+from nlnet.runs.demo import finish_config, runs_demo
 
 NL = ["experiment=charades_nl"]
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from helpers.shards import write_tiny
 from nlnet import build_model
-from nlnet.cli.train import train
+from nlnet.runs.demo import load
 from nlnet.runs.precise_bn import PreciseBatchNorm, estimate_statistics
-from nlnet.runs.setup import load
+from nlnet.runs.training import train
 
 
 def test_statistics_are_those_of_all_values_together():

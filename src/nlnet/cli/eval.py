@@ -1,34 +1,20 @@
 """`python src/eval.py ckpt_path=...`: repeat a run's validation, or test it as in the paper."""
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from nlnet.cli.errors import run
-from nlnet.cli.train import report, say
-from nlnet.data.module import ClipDataModule
-from nlnet.data.views import ViewDataModule
 from nlnet.errors import UserError, nearest
-from nlnet.evaluation.predictions import FILE, Predictions
-from nlnet.evaluation.views import Views, training_window
-from nlnet.runs import checkpoint as checkpoints
-from nlnet.runs.accounting import Accounting
+from nlnet.evaluation.predictions import FILE
 from nlnet.runs.config import compose, groups, keys
-from nlnet.runs.converted import converted_config, run_state
-from nlnet.runs.introduction import introduce
-from nlnet.runs.protocol import is_protocol, protocol_config, views_of, words
-from nlnet.runs.quiet import quiet
-from nlnet.runs.setup import make_data, make_run_dir, make_task, make_trainer
-from nlnet.runs.summary import Summary
-from nlnet.tasks.classification import ClassificationTask
-from nlnet.tasks.views import ViewEvaluation, center_predictions
+from nlnet.runs.converted import converted_config
+from nlnet.runs.protocol import is_protocol, protocol_config
 
 USAGE = f"""usage: python src/eval.py ckpt_path=RUN/checkpoints/best.ckpt [protocol=NAME] [KEY=VALUE ...]
 
@@ -83,66 +69,6 @@ def _changed(config: Path, overrides: Mapping[str, Override]) -> DictConfig:
     return cfg
 
 
-def evaluate(cfg: DictConfig) -> dict[str, float]:
-    """Validate `cfg.ckpt_path`; the figures go to a run folder of their own."""
-    quiet()
-    started = time.monotonic()
-    images = cfg.task.kind == "detection"
-    if images and cfg.protocol.name != "center":
-        raise UserError(f"protocol={cfg.protocol.name} is a test of videos, and this run is of images; leave it out")
-    views = None if images else views_of(cfg.protocol, int(cfg.data.scale[0]))
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    data = make_data(cfg)
-    task = make_task(cfg, data)
-    for line in introduce(task, data):
-        say(line)
-    path = Path(cfg.ckpt_path)
-    checkpoint = run_state(checkpoints.read(path))
-    checkpoints.check_fits(checkpoint, task.state_dict(), path)
-    task.load_state_dict(checkpoint["state_dict"])
-    run_dir = make_run_dir(cfg)
-    summary = Summary(run_dir, cfg, Accounting(data.max_skipped), task)
-    summary.begin()
-    cfg.callbacks = {name: node for name, node in (cfg.get("callbacks") or {}).items() if name in ("progress", "panel")}
-    trainer = make_trainer(cfg, [])
-    summary.save_config(cfg)
-    try:
-        predictions = None
-        if images:  # whose task writes its predictions itself
-            trainer.validate(task, data, verbose=False)
-        else:
-            predictions = _validate(trainer, task, data, views, cfg.protocol)
-    finally:
-        data.close()
-    figures = summary.figures(trainer)
-    summary.end("finished", figures, time.monotonic() - started)
-    if trainer.is_global_zero:
-        report(figures, task, run_dir)
-        if predictions is not None:
-            predictions.save(run_dir / FILE)
-            say(f"  {FILE:<22} the scores of every video and view")
-    return figures
-
-
-def _validate(
-    trainer: pl.Trainer, task: ClassificationTask, data: ClipDataModule, views: Views | None, protocol: DictConfig
-) -> Predictions:
-    """The test with these views; None for the validation of training."""
-    keys = [sample.key for sample in data.val.samples]
-    if views is None:
-        trainer.validate(task, data, verbose=False)
-        return center_predictions(task, keys, words(protocol, None, None))
-    window = training_window(task.net, data.clip_shape)
-    source = ViewDataModule(data, views.clips, views.starts)
-    evaluation = ViewEvaluation(task, views, window, keys, words(protocol, views, window))
-    try:
-        trainer.validate(evaluation, source, verbose=False)
-    finally:
-        source.close()
-    assert evaluation.predictions is not None
-    return evaluation.predictions
-
-
 def _set(cfg: DictConfig, key: str, value: Any) -> None:
     new = key.startswith("+")
     name = key.lstrip("+")
@@ -177,4 +103,11 @@ def main() -> None:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(USAGE)
         return
-    run(lambda: evaluate(load_run_config(arguments)))
+    run(lambda: _evaluated(load_run_config(arguments)))
+
+
+def _evaluated(cfg: DictConfig) -> dict[str, float]:
+    # Not before: Lightning takes seconds to import, and a mistake in the configuration is answered at once.
+    from nlnet.runs.evaluating import evaluate
+
+    return evaluate(cfg)

@@ -8,39 +8,12 @@ import torch
 
 from nlnet.data.batches import Batch, ShardBatches, Share
 from nlnet.data.clip_batches import VIDEO_SUFFIXES, decode_frames, target_tensor, video_member
-from nlnet.data.clips import ClipGeometry, active_classes
+from nlnet.data.clips import ClipGeometry, active_classes, clip_frames
 from nlnet.data.data_module import DataModule
 from nlnet.data.loader import ClipLoader
 from nlnet.data.manifest import Manifest, Sample
 from nlnet.data.module import ClipDataModule
 from nlnet.data.source import DEFAULTS, ReadSettings
-
-STARTS = ("official", "slowfast", "mmaction2")
-SLOWFAST_FPS = 30.0
-
-
-def clip_frames(rule: str, geometry: ClipGeometry, frames: int, fps: float, clips: int) -> np.ndarray:
-    """(clips, T) the frames of each clip of a test, in a video of n = `frames` frames; j counts clips, k frames of one.
-
-    official: floor(j n / clips) + k stride, modulo n: the last clips go on at the video's beginning.
-    slowfast: clips of L = T stride fps / 30 frames, whatever the rate; from max(n - L, 0) j / clips to L - 1 frames
-        later in T equal steps, rounded down; beyond the end the last frame.
-    mmaction2: round(j max(n - L, 0) / (clips - 1)) + k stride, modulo n, with L = (T - 1) stride + 1; the middle for a
-        single clip.
-    """
-    j, k = np.arange(clips)[:, None], np.arange(geometry.frames)[None, :]
-    if rule == "official":
-        return (j * frames // clips + k * geometry.stride) % frames
-    if rule == "slowfast":
-        length = geometry.span * fps / SLOWFAST_FPS
-        first = max(frames - length, 0) * j / clips
-        step = (length - 1) / (geometry.frames - 1) if geometry.frames > 1 else 0.0
-        return np.clip(first + k * step, 0, frames - 1).astype(np.int64)
-    if rule == "mmaction2":
-        last = max(frames - (geometry.frames - 1) * geometry.stride - 1, 0)
-        first = np.round(j * (last / (clips - 1))).astype(np.int64) if clips > 1 else np.array([[last // 2]])
-        return (first + k * geometry.stride) % frames
-    raise ValueError(f"clip starts {rule!r} are none of {', '.join(STARTS)}")
 
 
 class Video(NamedTuple):

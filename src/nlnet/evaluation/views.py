@@ -26,7 +26,7 @@ class Views:
 
     Args:
         clips: how many clips of each video.
-        starts: where they start, a name in `nlnet.data.views.STARTS`.
+        starts: where they start, a name in `nlnet.data.clips.STARTS`.
         scale: the short side in pixels that every frame is resized to; the long side is rounded down.
         crops: "three" squares along the longer side, at its beginning, middle and end; "centre" for the middle one;
             "whole" for the frame as it is.

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, open_dict
 
 from nlnet.errors import UserError
 from nlnet.runs import checkpoint as checkpoints
-from nlnet.runs.setup import load
+from nlnet.runs.demo import load
 
 
 def converted_config(path: Path, overrides: Sequence[str]) -> DictConfig | None:

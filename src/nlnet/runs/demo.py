@@ -7,9 +7,28 @@ clips. Wherever its result could be mistaken for a real one, missing shards are 
 import os
 from collections.abc import Mapping, Sequence
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from nlnet.errors import UserError
+from nlnet.runs.config import compose
+
+
+def finish_config(cfg: DictConfig, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """The configuration that the run really uses: with the demo's size and data where the demo rule says so."""
+    demo = runs_demo(cfg, overrides)
+    if (demo or "size=demo" in overrides) and f"size={cfg.demo_size}" not in overrides:
+        # After the experiment and before the debug group and the command line, which is where `size` stands.
+        cfg = compose([*(o for o in overrides if not o.startswith("size=")), f"size={cfg.demo_size}"], config_name)
+    experiments = [o.split("=", 1)[1] for o in overrides if o.startswith("experiment=")]
+    with open_dict(cfg):
+        cfg.demo = demo
+        cfg.experiment_name = experiments[-1] if experiments else None
+    return cfg
+
+
+def load(overrides: Sequence[str] = ()) -> DictConfig:
+    """What `python src/train.py OVERRIDES` would run with, for notebooks and tests."""
+    return finish_config(compose(overrides), overrides)
 
 
 def has_shards(cfg: DictConfig) -> bool:

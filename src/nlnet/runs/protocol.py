@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from nlnet.data.views import STARTS
+from nlnet.data.clips import STARTS
 from nlnet.errors import UserError, nearest
 from nlnet.evaluation.views import CROPS, PAPER_SCALE, Views
 from nlnet.runs.config import compose

@@ -14,8 +14,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from nlnet.data import synthetic
 from nlnet.errors import UserError
-from nlnet.runs.config import compose
-from nlnet.runs.demo import has_shards, runs_demo
+from nlnet.runs.demo import has_shards
 from nlnet.runs.identity import Identity, create, last_run_dir, new_run_dir, was_restarted
 from nlnet.runs.instantiate import instantiate
 from nlnet.runs.precise_bn import PreciseBatchNorm
@@ -24,24 +23,6 @@ from nlnet.tasks.classification import check_kind
 
 _RUN_DIR = "NLNET_RUN_DIR"
 """The environment variable by which a process tells the ranks that Lightning starts from it their folder."""
-
-
-def finish_config(cfg: DictConfig, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
-    """The configuration that the run really uses: with the demo's size and data where the demo rule says so."""
-    demo = runs_demo(cfg, overrides)
-    if (demo or "size=demo" in overrides) and f"size={cfg.demo_size}" not in overrides:
-        # After the experiment and before the debug group and the command line, which is where `size` stands.
-        cfg = compose([*(o for o in overrides if not o.startswith("size=")), f"size={cfg.demo_size}"], config_name)
-    experiments = [o.split("=", 1)[1] for o in overrides if o.startswith("experiment=")]
-    with open_dict(cfg):
-        cfg.demo = demo
-        cfg.experiment_name = experiments[-1] if experiments else None
-    return cfg
-
-
-def load(overrides: Sequence[str] = ()) -> DictConfig:
-    """What `python src/train.py OVERRIDES` would run with, for notebooks and tests."""
-    return finish_config(compose(overrides), overrides)
 
 
 def identity_of(cfg: DictConfig) -> Identity:
