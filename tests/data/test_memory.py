@@ -1,9 +1,11 @@
-"""A loader worker does not grow."""
+"""A loader worker does not grow, whether it reads files or objects."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from helpers.servers import s3_at, web_server
 from nlnet.data.clips import ClipGeometry
 from nlnet.data.find import load_manifest
 from nlnet.data.loader import ClipBatches, ClipLoader, Share, View
@@ -16,17 +18,27 @@ def resident(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the resident size is read from /proc")
-@pytest.mark.parametrize("clips", [500, pytest.param(5000, marks=pytest.mark.full)])
-def test_the_resident_size_of_a_worker_stays_flat(charades_shards, clips):
-    manifest = load_manifest(str(charades_shards), "charades", "train")
-    view = View(ClipGeometry(6, 1), size=24, scale=(24, 32), flip=True, train=True)
-    loader = ClipLoader(ClipBatches(manifest, str(charades_shards), view, Share(16), 1, 2), num_workers=1)
-    seen, sizes = 0, []
-    while seen < clips:
-        for batch in loader:
-            seen += len(batch["weights"])
-        if seen >= 0.2 * clips:  # after the first clips have brought in the decoder and its pools
-            sizes.append(resident(loader._loader._iterator._workers[0]))
-    loader.close()
+@pytest.mark.parametrize(
+    ("place", "clips"),
+    [("files", 500), *(pytest.param(place, 5000, marks=pytest.mark.full) for place in ("files", "S3"))],
+)
+def test_the_resident_size_of_a_worker_stays_flat(charades_shards, tmp_path, place, clips):
+    with ExitStack() as stack:
+        root = str(charades_shards)
+        if place == "S3":  # reads alone, which any web server answers
+            stack.enter_context(s3_at(stack.enter_context(web_server(charades_shards.parent.parent, tmp_path))))
+            root = f"s3://{charades_shards.parent.name}/{charades_shards.name}"
+        manifest = load_manifest(root, "charades", "train")
+        view = View(ClipGeometry(6, 1), size=24, scale=(24, 32), flip=True, train=True)
+        loader = ClipLoader(ClipBatches(manifest, root, view, Share(16), 1, 2), num_workers=1)
+        seen, sizes = 0, []
+        while seen < clips:
+            for batch in loader:
+                assert not batch["failures"]
+                seen += len(batch["weights"])
+            if seen >= 0.2 * clips:  # after the first clips have brought in the decoder and its pools
+                sizes.append(resident(loader._loader._iterator._workers[0]))
+        loader.close()
     assert max(sizes) < 1.05 * sizes[0]
     assert min(sizes) > 0.95 * sizes[0]
+    print(f"{place}: {max(sizes) / sizes[0] - 1:+.2%}")
