@@ -57,6 +57,7 @@ def test_mmaction2_i3d(tmp_path: Path) -> None:
     check_mmaction2(I3D.format("embedded-gaussian"), tmp_path, (16, 64, 48), scale=False, pairwise="embedded_gaussian")
 
 
+@pytest.mark.full
 def test_mmaction2_slowonly(tmp_path: Path) -> None:
     check_mmaction2(SLOW, tmp_path, (4, 64, 48), scale=True, name="slow_r50", nonlocal_blocks=[
         "res3.0", "res3.2", "res4.0", "res4.2", "res4.4",

@@ -57,7 +57,7 @@ def test_center_is_the_validation_of_training_and_writes_its_scores(checkpoints,
         ("multiclass", "30view", "official", 12),
         pytest.param("multiclass", "fullconv", "mmaction2", 4, marks=pytest.mark.full),
         pytest.param("multilabel", "30view", "slowfast", 12, marks=pytest.mark.full),
-        ("multilabel", "fullconv", "official", 4),
+        pytest.param("multilabel", "fullconv", "official", 4, marks=pytest.mark.full),
     ],
 )
 def test_scores_can_be_computed_from_the_file(kind, protocol, starts, views, checkpoints, tmp_path, request):

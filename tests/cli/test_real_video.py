@@ -81,6 +81,7 @@ def test_charades(command, videos, tmp_path):
     assert figures["val/mAP"] >= 0.99
 
 
+@pytest.mark.full
 def test_kinetics(command, videos, tmp_path):
     rows = [
         {"label": SHOWS[path.stem], "youtube_id": path.stem, "time_start": 0, "time_end": 10, "split": split}

@@ -108,7 +108,9 @@ def test_every_experiment_runs_one_step(experiment, charades_shards, kinetics_sh
     assert full.model.name.endswith(("r50", "r101"))
 
 
-@pytest.mark.parametrize("debug", ["limit", "profiler", pytest.param("overfit", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "debug", ["profiler", *(pytest.param(mode, marks=pytest.mark.full) for mode in ("limit", "overfit"))]
+)
 def test_every_debug_mode_runs(debug, charades_shards, tmp_path):
     overrides = ["experiment=charades_nl", f"debug={debug}", *SMALL[:3], f"data.shards={charades_shards}"]
     figures, _ = train(load([*overrides, f"paths.log_dir={tmp_path}"]))

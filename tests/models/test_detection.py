@@ -49,7 +49,10 @@ def theirs(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize(("kind", "classes", "blocks"), [("mask", 90, BLOCKS), ("keypoint", 1, {"head_blocks": 4})])
+@pytest.mark.parametrize(
+    ("kind", "classes", "blocks"),
+    [("mask", 90, BLOCKS), pytest.param("keypoint", 1, {"head_blocks": 4}, marks=pytest.mark.full)],
+)
 def test_a_torchvision_file_gives_bit_equal_detections_until_the_blocks_are_trained(theirs, kind, classes, blocks):
     reference, path = theirs[kind]
     ours = build_detector(f"{kind}_rcnn", "r50", num_classes=classes, **SIZES, **(blocks | {"nonlocal_blocks": 1}))

@@ -69,7 +69,6 @@ QUICK = [
     ("validation", 2, KILL, 2, []),
     ("validation", 5, INT, 1, []),
     ("inside_step", 8, TERM, 2, []),
-    ("batch_start", 4, TERM, 1, ["trainer.max_steps=4"]),
 ]
 MOMENTS = [
     (moment, count, number, accumulate, [])
@@ -80,7 +79,10 @@ MOMENTS = [
 ]
 WITH_WORKERS = [("inside_step", 5, KILL, 1, ["data.num_workers=2"]), ("validation", 4, TERM, 1, ["data.num_workers=2"])]
 WITHIN_AN_EPOCH = [("validation", n, s, 1, ["trainer.val_check_interval=2"]) for n in (2, 5) for s in (KILL, TERM)]
-FULL = [pytest.param(*case, marks=pytest.mark.full) for case in MOMENTS + WITH_WORKERS + WITHIN_AN_EPOCH]
+AT_THE_LAST_STEP = [("batch_start", 4, TERM, 1, ["trainer.max_steps=4"])]
+FULL = [
+    pytest.param(*case, marks=pytest.mark.full) for case in MOMENTS + WITH_WORKERS + WITHIN_AN_EPOCH + AT_THE_LAST_STEP
+]
 
 
 @pytest.mark.parametrize(("moment", "count", "number", "accumulate", "more"), QUICK + FULL)
