@@ -25,6 +25,9 @@ def project(x_BNC: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x_BNC.is_contiguous():
         return F.linear(x_BNC, weight_DC, bias)
     # a transposed list would be copied by F.linear, and the copy kept for the backward pass
+    if _weights_outweigh(x_BNC, weight_DC):
+        x_NC = x_BNC[0]
+        return (x_NC @ weight_DC.t() if bias is None else torch.addmm(bias, x_NC, weight_DC.t()))[None]
     weight_BCD = weight_DC.t().expand(x_BNC.shape[0], -1, -1)
     return torch.bmm(x_BNC, weight_BCD) if bias is None else torch.baddbmm(bias, x_BNC, weight_BCD)
 
@@ -33,7 +36,18 @@ def project_to_map(y_BND: Tensor, weight: Tensor, bias: Tensor | None, like: Ten
     """A 1x1x1 convolution of y (B, N, D) as a map (B, C, [T, [H,]] W) in the size and the layout of `like`."""
     if to_positions(like).is_contiguous():
         return to_map(F.linear(y_BND, weight.flatten(1), bias), like.shape[2:])
-    return project_each_to_map(y_BND, weight.flatten(1).expand(y_BND.shape[0], -1, -1), bias, like)
+    weight_CD = weight.flatten(1)
+    if _weights_outweigh(y_BND, weight_CD):
+        y_DN = y_BND[0].t()
+        out_CN = weight_CD @ y_DN if bias is None else torch.addmm(bias[:, None], weight_CD, y_DN)
+        return out_CN.unflatten(1, like.shape[2:])[None]
+    return project_each_to_map(y_BND, weight_CD.expand(y_BND.shape[0], -1, -1), bias, like)
+
+
+def _weights_outweigh(x_BNC: Tensor, weight: Tensor) -> bool:
+    """Whether x is one clip, and much smaller than the weights: a batched product would spend its time copying their
+    gradient, which a plain one has in their own layout."""
+    return not torch.compiler.is_exporting() and x_BNC.shape[0] == 1 and 2 * x_BNC.numel() <= weight.numel()
 
 
 def project_each_to_map(y_BND: Tensor, weight_BCD: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
