@@ -14,7 +14,7 @@ from nlnet.data.clips import ClipGeometry
 from nlnet.data.find import find_shards
 from nlnet.data.manifest import Manifest, manifest_name
 from nlnet.data.source import DEFAULTS
-from nlnet.data.views import ViewBatches
+from nlnet.data.view_batches import ViewBatches
 from nlnet.evaluation.predictions import FILE, load
 from nlnet.models import build_model
 from nlnet.runs.demo import load as load_config

@@ -12,7 +12,7 @@ from nlnet.data.clips import STARTS, ClipGeometry, clip_frames
 from nlnet.data.manifest import Manifest
 from nlnet.data.shards import RawSample, write_shard
 from nlnet.data.video import decode_clip, probe
-from nlnet.data.views import ViewBatches
+from nlnet.data.view_batches import ViewBatches
 from nlnet.errors import UserError
 from nlnet.evaluation.views import Views, combine, cut, make_views, resize_short_side, training_window, view_scores
 from nlnet.models import build_model

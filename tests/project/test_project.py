@@ -175,6 +175,12 @@ def test_import_nlnet_is_light() -> None:
     assert imported_with("nlnet", [*LIGHTNING, "av", "hydra", "webdataset", "obstore"]) == []
 
 
+def test_loader_workers_start_without_lightning() -> None:
+    """A worker imports the module of the batches that it makes, and a run waits for it."""
+    batches = ("clip_batches", "image_batches", "coco_folder", "view_batches")
+    assert imported_with(", ".join(f"nlnet.data.{name}" for name in ("loader", *batches)), LIGHTNING) == []
+
+
 def test_commands_answer_mistakes_before_lightning_is_imported() -> None:
     assert imported_with("nlnet.cli.train, nlnet.cli.eval, nlnet.cli.predict", LIGHTNING) == []
 
