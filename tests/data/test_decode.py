@@ -3,7 +3,9 @@
 import io
 import struct
 import sys
+from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +50,15 @@ SLOW = ("arm_wrestling", "two_video_streams", "wide_426x240")  # as they are: la
 
 
 @pytest.fixture(scope="module")
-def prepared(request: pytest.FixtureRequest, media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """All real videos as `prepare` stores them."""
-    folder = tmp_path_factory.mktemp(request.param)
+def prepared(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, bytes]]:
+    """All real videos as `prepare` stores them, by `encode`."""
+    return cache(lambda encode: store(media, tmp_path_factory.mktemp(encode), encode))
+
+
+def store(media: Path, folder: Path, encode: str) -> dict[str, bytes]:
     rows = "".join(f"{name},c001 0 1,1\n" for name in NAMES)
     (folder / "Charades_v1_train.csv").write_text("id,actions,length\n" + rows)
-    chosen: dict[str, Any] = {"videos": media / "video", "encode": request.param, "short_side": 112}
+    chosen: dict[str, Any] = {"videos": media / "video", "encode": encode, "short_side": 112}
     [path] = prepare(settings(folder, folder / "out", **chosen), lambda _: None)
     manifest = Manifest.from_json(Path(path).read_text(), path)
     videos = {}
@@ -68,16 +73,17 @@ def prepared(request: pytest.FixtureRequest, media: Path, tmp_path_factory: pyte
 
 
 @pytest.mark.parametrize(
-    ("prepared", "name"),
+    ("encode", "name"),
     [
         pytest.param(encode, name, marks=[pytest.mark.full] if encode == "copy" and name in SLOW else [])
         for encode in ("h264", "copy")
         for name in NAMES
     ],
-    indirect=["prepared"],
 )
-def test_every_frame_of_every_real_video(prepared: dict[str, bytes], decoders: list[str], name: str) -> None:
-    data = prepared[name]
+def test_every_frame_of_every_real_video(
+    prepared: Callable[[str], dict[str, bytes]], decoders: list[str], encode: str, name: str
+) -> None:
+    data = prepared(encode)[name]
     expected = oracle(data)
     count, height, width = expected.shape[:3]
     rng = np.random.default_rng(len(data))

@@ -141,10 +141,11 @@ def kill_and_resume(server, shards, tmp_path, steps, expected, workers=(2, 2)):
 
 
 # Optimiser steps from 1; 4 an epoch. Killed inside step 9: step 8, the last of an epoch, is done.
-QUICK = [((9, 11), (2, 2))]
+QUICK = [((9,), (2, 2))]
 _drawn = np.random.default_rng(6).permutation(np.arange(2, STEPS + 1))[:8]
 FULL = [
     *(pytest.param((int(step),), (2, 2), marks=pytest.mark.full) for step in _drawn),
+    pytest.param((9, 11), (2, 2), marks=pytest.mark.full),
     pytest.param((6,), (2, 0), marks=pytest.mark.full),
     pytest.param((11,), (1, 3), marks=pytest.mark.full),
 ]
