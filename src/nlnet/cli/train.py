@@ -19,7 +19,7 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def _optimized(cfg: DictConfig) -> float | None:
-    if cfg.demo and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if cfg.demo and not any(int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         data = f"built-in synthetic {'images' if cfg.task.kind == 'detection' else 'clips'}"
         print(f"DEMO: no shards are configured; {cfg.model.name} trains on {data}, for a minute or two", flush=True)
     # Not before: Lightning takes seconds to import, and a mistake in the configuration is answered at once.
