@@ -2,7 +2,7 @@
 # ARGS goes to the command: make demo ARGS="seed=1", make test ARGS="-k resume", make lock ARGS=--upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint format bolts peers lock clean
+.PHONY: help setup demo test test-full test-programs lint format bolts peers lock clean
 SHELL := /bin/bash
 
 VENV := .venv
@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile $(i
 
 help:  ## this list
 	@echo "make TARGET [ARGS=...]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/installed  ## the environment in .venv, as requirements.lock has it (about 6 GB; PYTHON=... picks the interpreter)
 
@@ -23,7 +23,10 @@ test: setup  ## the tests, less those that take minutes each
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-full: setup  ## all tests
-	@$(BIN)/python -m pytest -m "full or not full" $(ARGS)
+	@$(BIN)/python -m pytest -m "(full or not full) and not programs" $(ARGS)
+
+test-programs: setup  ## the tests that need nginx and the FFmpeg libraries (Debian: nginx-light, ffmpeg)
+	@$(BIN)/python -m pytest -m programs $(ARGS)
 
 lint: setup  ## formatting, lint, types, and notebooks without outputs; changes nothing
 	@$(BIN)/ruff format --check

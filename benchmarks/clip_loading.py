@@ -34,17 +34,18 @@ from measure import machine, write_json
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from helpers import mmaction2
-from nlnet.data import pyav_decoder
-from nlnet.data.augment import _resize, random_crop
-from nlnet.data.clips import ClipGeometry, frame_indices, random_start
-from nlnet.data.encode import encode_frames, transcode
-from nlnet.data.manifest import Sample, Shard
-from nlnet.data.plan import Settings
-from nlnet.data.reader import read_sample
-from nlnet.data.shards import RawSample, write_shard
-from nlnet.data.source import DEFAULTS, ShardSource
-from nlnet.data.tar import sample_members
-from nlnet.data.video import decode_clip, probe
+from nlnet.data.batches.clip_transforms import random_crop, resized
+from nlnet.data.batches.sampling import ClipGeometry, frame_indices, random_start
+from nlnet.data.media import pyav as pyav_decoder
+from nlnet.data.media.decode import decode_clip
+from nlnet.data.media.encode import encode_frames, transcode
+from nlnet.data.media.video import probe
+from nlnet.data.prepare.settings import Settings
+from nlnet.data.shards.manifest import Sample, Shard
+from nlnet.data.shards.reader import read_sample
+from nlnet.data.shards.source import DEFAULTS, ShardSource
+from nlnet.data.shards.tar import sample_members
+from nlnet.data.shards.writer import RawSample, write_shard
 
 GEOMETRIES = {"8x8": ClipGeometry(8, 8), "32x2": ClipGeometry(32, 2)}
 SIZE, SCALE = 224, (256, 320)
@@ -83,7 +84,7 @@ class Ours:
     def resized(self, geometry: ClipGeometry, n: int) -> torch.Tensor:
         """The same with the device's resize and mirroring: as far as mmaction2's pipeline goes."""
         clip_THWC, flip = self(geometry, n)
-        clip_TCHW = _resize(clip_THWC.permute(0, 3, 1, 2), SIZE)
+        clip_TCHW = resized(clip_THWC.permute(0, 3, 1, 2), SIZE)
         return clip_TCHW.flip(-1) if flip else clip_TCHW
 
 
@@ -155,7 +156,7 @@ class Mmaction2:
 
 @contextmanager
 def planes_only() -> Iterator[None]:
-    """Our decoder with its frames left in YUV 4:2:0: planes cut to the crop, no colours made."""
+    """Our decoder with its frames left in YUV 4:2:0: planes cut to the crop, no colors made."""
     painter = vars(pyav_decoder)["_Painter"]
     cut, rgb = vars(pyav_decoder)["_cut"], painter._rgb
 
@@ -171,7 +172,7 @@ def planes_only() -> Iterator[None]:
 
 
 def as_planes(ours: Ours) -> Load:
-    """What a worker would do if it left the colours to the device."""
+    """What a worker would do if it left the colors to the device."""
 
     def load(geometry: ClipGeometry, n: int) -> object:
         with planes_only():

@@ -11,8 +11,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from nlnet.data import synthetic
-from nlnet.runs.metrics_csv import read_rows
+from nlnet.data.synthetic import clips as synthetic
+from nlnet.runs.callbacks.metrics_csv import read_rows
 
 RELATIONAL, LOCAL = "val/AUROC_relational", "val/AUROC_local"
 
@@ -27,7 +27,7 @@ def main() -> None:
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
     draw_clip(left)
     axes = right.subplots()
-    for folder, name, colour in (
+    for folder, name, color in (
         (arguments.with_blocks, "with 2 non-local blocks", "tab:blue"),
         (arguments.without_blocks, "without", "tab:red"),
     ):
@@ -36,8 +36,8 @@ def main() -> None:
         for figure_name, style in ((RELATIONAL, "-"), (LOCAL, ":")):
             values = [float(row[figure_name]) for row in rows]
             kind = figure_name.removeprefix("val/AUROC_")
-            axes.plot(steps, values, style, color=colour, marker="o", markersize=4, label=f"{kind}, {name}")
-    axes.set(xlabel="optimiser step", ylabel="AUROC, 1,024 validation clips", ylim=(0.4, 1.03))
+            axes.plot(steps, values, style, color=color, marker="o", markersize=4, label=f"{kind}, {name}")
+    axes.set(xlabel="optimizer step", ylabel="AUROC, 1,024 validation clips", ylim=(0.4, 1.03))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8, loc="center right")
     arguments.target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def draw_clip(figure: Figure) -> None:
     """Four of the eight frames of one clip and its relational classes."""
     index = 9
     frames, labels = synthetic.render("test", index)
-    names = [synthetic.CHARADES_CLASSES[k][5:] for k, _, _ in labels if k in synthetic.CHARADES_GROUPS["relational"]]
+    names = [synthetic.CLASSES[k][5:] for k, _, _ in labels if k in synthetic.GROUPS["relational"]]
     for axes, t in zip(figure.subplots(2, 2).flat, (1, 3, 5, 7), strict=True):
         axes.imshow(frames[t])
         axes.set_title(f"frame {t}", fontsize=8)

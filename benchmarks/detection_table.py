@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from nlnet.models.detection import build_detector
-from nlnet.models.detection_cost import describe_detector
-from nlnet.runs.config import compose
+from nlnet.config.compose import compose
+from nlnet.models.detection.build import build_detector
+from nlnet.models.detection.summary import describe_detector
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (800, 1088)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from nlnet.models.detection import build_detector
+from nlnet.models.detection.build import build_detector
 
 TARGET = 0.93  # of the plain network's rate
 

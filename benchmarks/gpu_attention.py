@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from nlnet.ops import triton_attention
-from nlnet.ops.triton_attention import GRADIENT_TILES, SCORE_TILES, Tiles, attention
+from nlnet.ops.triton import attention as triton_attention
+from nlnet.ops.triton.attention import GRADIENT_TILES, SCORE_TILES, Tiles, attention
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Form = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -52,7 +52,7 @@ SWEEP_TILES = [
 SWEEP_STRIPS = [32, 64, 128, 256, 512, 1024]
 
 
-def materialised(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def materialized(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The map itself."""
     return torch.bmm(torch.bmm(query, key.mT).softmax(-1), value)
 
@@ -69,7 +69,7 @@ PEERS: dict[str, Form] = {
     "sdpa efficient": partial(sdpa, SDPBackend.EFFICIENT_ATTENTION),
     "sdpa math": partial(sdpa, SDPBackend.MATH),
 }
-FORMS: dict[str, Form] = {"triton": attention, **PEERS, "materialised": materialised}
+FORMS: dict[str, Form] = {"triton": attention, **PEERS, "materialized": materialized}
 
 
 def tensors(batch: int, d: int, n: int, m: int, dtype: torch.dtype) -> list[Tensor]:
@@ -146,8 +146,8 @@ def check(dtype: torch.dtype) -> bool:
     right = True
     for d, n, m in [*SIZES, (200, 1000, 333)]:
         inputs = tensors(1, d, n, m, dtype)
-        wanted = both(materialised, *(t.detach().float().requires_grad_() for t in inputs[:3]), inputs[3].float())
-        ours, plain = errors(attention, inputs, wanted), errors(materialised, inputs, wanted)
+        wanted = both(materialized, *(t.detach().float().requires_grad_() for t in inputs[:3]), inputs[3].float())
+        ours, plain = errors(attention, inputs, wanted), errors(materialized, inputs, wanted)
         fits = all(a <= 3 * b + 4 * torch.finfo(dtype).eps for a, b in zip(ours, plain, strict=True))
         listed = ", ".join(f"{a:.1e} ({b:.1e})" for a, b in zip(ours, plain, strict=True))
         print(f"{'ok' if fits else 'WRONG'} {dtype} D {d}, {n} x {m}: output, dq, dk, dv {listed}", flush=True)
@@ -193,15 +193,15 @@ def crossover(d: int, batch: int, repeats: int) -> dict[str, Any]:
     rows, smallest = [], None
     for n in CROSSOVER_QUERIES:
         inputs = tensors(batch, d, n, n // 4, torch.bfloat16)
-        ours, plain = (measure(form, inputs, repeats) for form in (attention, materialised))
+        ours, plain = (measure(form, inputs, repeats) for form in (attention, materialized))
         if isinstance(ours, str) or isinstance(plain, str):
             continue
         numbers = batch * n * (n // 4)
         smallest = None if ours["both_s"] > plain["both_s"] else smallest or numbers
-        times = {"triton_s": ours["both_s"], "materialised_s": plain["both_s"]}
+        times = {"triton_s": ours["both_s"], "materialized_s": plain["both_s"]}
         rows.append({"map_numbers": numbers, "map_mib": numbers * 2 / 2**20} | times)
         cells = f"{n} x {n // 4} | {numbers * 2 / 2**20:.0f}"
-        print(f"| {d} | {cells} | {times['triton_s'] * 1e3:.2f} | {times['materialised_s'] * 1e3:.2f} |", flush=True)
+        print(f"| {d} | {cells} | {times['triton_s'] * 1e3:.2f} | {times['materialized_s'] * 1e3:.2f} |", flush=True)
     return {"channels": d, "rows": rows, "triton_from_map_numbers": smallest}
 
 
@@ -249,7 +249,7 @@ def compare(batch: int, repeats: int, out: Path) -> None:
     print("| channels | map | dtype | form | forward ms | both ms | forward share | both share | peak MiB |")
     print(f"|{' --- |' * 9}")
     report["cases"] = [case(s, dtype, batch, repeats, rates[dtype]) for s, dtype in product(SIZES, DTYPES)]
-    print("\n| channels | map | map MiB | triton ms | materialised ms |\n| --- | --- | --- | --- | --- |")
+    print("\n| channels | map | map MiB | triton ms | materialized ms |\n| --- | --- | --- | --- | --- |")
     report["crossover"] = [crossover(d, batch, repeats) for d in (512, 256)]
     print()
     for c in report["cases"]:
@@ -257,7 +257,7 @@ def compare(batch: int, repeats: int, out: Path) -> None:
             size = f"D {c['channels']}, {c['queries']} x {c['keys']}, {c['dtype']}"
             print(f"{size}: {c['times_best_sdpa']:.2f}x {c['best_sdpa']}, forward and backward")
     for c in report["crossover"]:
-        print(f"D {c['channels']}: choose_form takes triton from {c['triton_from_map_numbers']} numbers of the map on")
+        print(f"D {c['channels']}: triton is chosen from {c['triton_from_map_numbers']} numbers of the map on")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""What a whole non-local block costs, forward and backward: ours, the materialised form, the peers, and the floor.
+"""What a whole non-local block costs, forward and backward: ours, the materialized form, the peers, and the floor.
 
 The floor is the same block with the pairwise step left out: four 1x1x1 convolutions, pool, norm and sum. Peers are
 mmcv's `NonLocal3d` and pytorchvideo's `create_nonlocal`, where they are installed; they take the default layout only.
@@ -30,7 +30,7 @@ from nlnet import NonLocalBlock, ops
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 LAYOUTS = {"": torch.contiguous_format, ", channels last": torch.channels_last_3d}
 STAGES = {"res3": (512, 28), "res4": (1024, 14)}
-KINDS = ("floor", "ours", "materialised", "mmcv", "pytorchvideo")
+KINDS = ("floor", "ours", "materialized", "mmcv", "pytorchvideo")
 Case = Callable[[int], nn.Module]
 
 
@@ -41,11 +41,11 @@ class Floor(NonLocalBlock):
         return query + (key.mean(1) + value.mean(1))[:, None]
 
 
-class Materialised(NonLocalBlock):
+class Materialized(NonLocalBlock):
     """The block with the (N, M) map stored."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return ops.PAIRWISE[self.pairwise](query, key, value, **self._scale(), form="materialised")
+        return ops.PAIRWISE[self.pairwise](query, key, value, **self._scale(), algorithm="materialized")
 
     def _sums_first(self, query: Tensor, key: Tensor) -> bool:
         return False
@@ -67,7 +67,7 @@ def all_cases() -> dict[str, Case]:
     """A maker of each block by its name in the table; peers that are not installed are left out, and named."""
     cases: dict[str, Case] = {"floor": Floor}
     cases |= {f"ours {mode}": partial(NonLocalBlock, pairwise=mode) for mode in MODES}
-    cases |= {f"materialised {mode}": partial(Materialised, pairwise=mode) for mode in MODES}
+    cases |= {f"materialized {mode}": partial(Materialized, pairwise=mode) for mode in MODES}
     peers: dict[str, Case] = {f"mmcv {mode}": partial(mmcv_block, mode=mode) for mode in MODES[:3]}
     for mode, name in (("embedded_gaussian", "softmax"), ("dot_product", "dot_product")):
         peers[f"pytorchvideo {mode}"] = partial(pytorchvideo_block, mode=name)

@@ -6,7 +6,7 @@ are sub-sampled, M = N/4. The Gaussian compares all channels, so its D is 2 E. "
 
 The forms of a function run in turn, round after round, so that each sees the same machine; time is the median of the
 rounds, and a run of over 3 s is taken once. Memory is the peak of live tensor bytes beyond the inputs, gradients
-included (`measure.live_bytes_peak`), which other cases of the process do not change. Share is that of the rate of a
+included (`measure.live_bytes_peak`), which other cases of the process do not change. RankSlice is that of the rate of a
 large matrix product, operations counted once, without what a backward pass computes again. On a GPU the forms and the
 backends of PyTorch's attention stand beside each other, in bfloat16. Maps of over 2^28 numbers are not stored.
 
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from nlnet.ops import FORMS, PAIRWISE
+from nlnet.ops import PAIRWISE
 
 SOFTMAX = ("gaussian", "embedded_gaussian")
 MAP_NUMBERS = 2**28
@@ -94,12 +94,12 @@ def form_of(case: Case) -> Form:
     scale = {"scale": d**-0.5} if pairwise == "embedded_gaussian" else {}
     if case.form in BACKENDS:
         return partial(sdpa, BACKENDS[case.form], **scale)
-    return partial(PAIRWISE[pairwise], form="auto" if case.form == "ours" else case.form, **scale)
+    return partial(PAIRWISE[pairwise], algorithm="auto" if case.form == "ours" else case.form, **scale)
 
 
 def forms(pairwise: str, device: str) -> list[str]:
     """The names of the forms to compare; mmcv only where it is installed and has a form that trains."""
-    names = ["ours", "materialised"]
+    names = ["ours", "materialized"]
     if pairwise != "concatenation":
         try:
             import mmcv.cnn.bricks  # noqa: F401
@@ -108,7 +108,7 @@ def forms(pairwise: str, device: str) -> list[str]:
         else:
             names.append("mmcv")
     if device.startswith("cuda") and pairwise in SOFTMAX:
-        names += [form for form in FORMS[pairwise] if form in ("fused", "triton")] + list(BACKENDS)
+        names += [form for form in PAIRWISE[pairwise].algorithms if form in ("fused", "triton")] + list(BACKENDS)
     return names
 
 
@@ -138,7 +138,7 @@ def both(form: Form, *inputs: Tensor) -> None:
 
 def refusal(case: Case, batch: int) -> str:
     """Why a case is not run, or nothing."""
-    stores = case.form in ("materialised", "mmcv")
+    stores = case.form in ("materialized", "mmcv")
     numbers = batch * case.size.n * case.size.m
     return f"map of {numbers * 4 / 2**30:.1f} GiB not stored" if stores and numbers > MAP_NUMBERS else ""
 
@@ -281,7 +281,7 @@ def picture(rows: dict[str, Row], path: Path, title: str) -> None:
     figure, panels = pyplot.subplots(1, 2, figsize=(12, 5))
     for panel, column in zip(panels, columns, strict=True):
         for number, pairwise in enumerate(PAIRWISE):
-            for form, style in (("ours", "o-"), ("materialised", "x:")):
+            for form, style in (("ours", "o-"), ("materialized", "x:")):
                 positions, values = growth(rows, pairwise, form, column)
                 label = f"{pairwise.replace('_', ' ')}, {'ours' if form == 'ours' else 'stored map'}"
                 panel.plot(positions, values, style, color=f"C{number}", label=label, linewidth=1.8)

@@ -26,9 +26,9 @@ from statistics import median
 import av
 from measure import machine, write_json
 
-from nlnet.data.encode import transcode
-from nlnet.data.plan import Settings
-from nlnet.data.prepare import prepare
+from nlnet.data.media.encode import transcode
+from nlnet.data.prepare.run import prepare
+from nlnet.data.prepare.settings import Settings
 
 LEAST = 0.9
 CORES = os.cpu_count() or 1

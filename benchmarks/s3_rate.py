@@ -22,14 +22,14 @@ from measure import machine, write_json
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from helpers.servers import NGINX, s3_at, s3_server, web_server
-from nlnet.data.clips import ClipGeometry
-from nlnet.data.encode import encode_frames
-from nlnet.data.find import load_manifest
-from nlnet.data.loader import ClipBatches, ClipLoader, Share, View
-from nlnet.data.manifest import Manifest, write_manifest
-from nlnet.data.shards import RawSample, write_shard
-from nlnet.data.video import probe
+from helpers.servers import NGINX, nginx_server, s3_at, s3_server
+from nlnet.data.batches.loader import BatchLoader, ClipBatches, ClipSettings, RankSlice
+from nlnet.data.batches.sampling import ClipGeometry
+from nlnet.data.media.encode import encode_frames
+from nlnet.data.media.video import probe
+from nlnet.data.shards.find import load_manifest
+from nlnet.data.shards.manifest import Manifest, write_manifest
+from nlnet.data.shards.writer import RawSample, write_shard
 
 LEAST = 0.9
 BATCH = 8
@@ -61,7 +61,7 @@ def write_shards(folder: Path, video: bytes, clips: int) -> int:
 def server(bucket: Path, folder: Path) -> Iterator[tuple[str, str]]:
     """An S3 server of `bucket`/rate on loopback: "host:port", and what it is."""
     if NGINX:
-        with web_server(bucket.parent, folder) as address:
+        with nginx_server(bucket.parent, folder) as address:
             yield address, "nginx"
     else:
         with s3_server(bucket / "rate", bucket.name, "rate") as address:
@@ -73,8 +73,8 @@ class Rate:
 
     def __init__(self, root: str) -> None:
         manifest = load_manifest(root, "rate", "train")
-        view = View(ClipGeometry(8, 8), size=224, scale=(256, 320), flip=True, train=True)
-        self.loader = ClipLoader(ClipBatches(manifest, root, view, Share(BATCH), 0, SHARDS), num_workers=1)
+        view = ClipSettings(ClipGeometry(8, 8), size=224, scale=(256, 320), flip=True, train=True)
+        self.loader = BatchLoader(ClipBatches(manifest, root, view, RankSlice(BATCH), 0, SHARDS), num_workers=1)
 
     def __call__(self) -> float:
         began, clips = time.perf_counter(), 0

@@ -6,7 +6,7 @@ mmaction2's format, read by `nlnet.checkpoints.convert` and, in float32, given t
 user's would be; the logits are compared first.
 
 With `--device cuda`: one training step (forward, backward, SGD) in mixed precision at 8x8 and 32x2, in clips a second
-and as a share of the rate of a large matrix product, and the peak memory of 128 frames at two clips. Where mmaction2
+and as a fraction of the rate of a large matrix product, and the peak memory of 128 frames at two clips. Where mmaction2
 is not installed ours is measured alone, and the table says so.
 
     python benchmarks/video_models.py [--device cuda] [--tiny] [--batch 8] [--rounds 7] [--clip video.mp4] [--out FILE]
@@ -59,10 +59,10 @@ def converted(theirs: nn.Module, config: Path) -> nn.Module:
 
 
 def clip(video: Path | None, frames: int) -> Tensor:
-    """(1, 3, frames, 224, 224): the middle of a video's first frames, normalised, or noise."""
+    """(1, 3, frames, 224, 224): the middle of a video's first frames, normalized, or noise."""
     if video is None:
         return torch.randn(1, 3, frames, 224, 224, generator=torch.Generator().manual_seed(0))
-    from nlnet.data.video import decode_clip
+    from nlnet.data.media.decode import decode_clip
 
     frames_THWC = torch.as_tensor(decode_clip(video.read_bytes(), list(range(0, 8 * frames, 8))))
     top, left = ((n - 224) // 2 for n in frames_THWC.shape[1:3])
@@ -174,14 +174,15 @@ def train(case: Training, rounds: int) -> dict[str, Any]:
         if peer:
             steps["mmaction2 float16"] = training_step(peer[0].to(case.device), x, torch.float16)
         clips = {key: case.batch / value for key, value in in_turn(steps, rounds, case.device).items()}
-        share = 6 * macs * clips["ours bfloat16"] / rate  # backward is twice forward, an operation half a multiply-add
+        # backward is twice forward, an operation half a multiply-add
+        fraction = 6 * macs * clips["ours bfloat16"] / rate
         ratio = clips["ours bfloat16"] / clips["mmaction2 float16"] if peer else None
-        results[name] = {"clips/s": clips, "share of the matrix product's rate": share, "ratio": ratio}
+        results[name] = {"clips/s": clips, "fraction of the matrix product's rate": fraction, "ratio": ratio}
     return results | {f"{case.longest} frames, 2 clips, peak GiB": long_clip_memory(case)}
 
 
 def long_clip_memory(case: Training) -> float:
-    """GiB of a training step with two of the longest clips, network and optimiser included."""
+    """GiB of a training step with two of the longest clips, network and optimizer included."""
     net = build_model("i3d_r50", nonlocal_blocks=5, nonlocal_groups={"res3": 4})
     made: list[Callable[[], None]] = []
 

@@ -1,4 +1,4 @@
-from nlnet.cli.lint import main
+from nlnet.cli.verify import main
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ class UserError(Exception):
     """A mistake in configuration, paths or data files.
 
     The commands print its message alone, without a traceback, and exit with code 1. The message says what is wrong,
-    where, with which value, and how to mend it.
+    where, with which value, and how to fix it.
     """
 
 

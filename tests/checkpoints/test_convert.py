@@ -13,7 +13,7 @@ from helpers import py2_pickle
 from helpers.video_weights import I3D, Layout, constant_weights
 from nlnet import from_pretrained
 from nlnet.checkpoints import convert
-from nlnet.checkpoints.mmconfig import read_config
+from nlnet.checkpoints.sources.mmconfig import read_config
 from nlnet.cli.convert import main
 from nlnet.errors import UserError
 

@@ -12,7 +12,7 @@ import torch
 from helpers import py2_pickle
 from nlnet import from_pretrained
 from nlnet.checkpoints import SOURCES, convert
-from nlnet.checkpoints.caffe2_pickle import read_blobs
+from nlnet.checkpoints.sources.caffe2_pickle import read_blobs
 from nlnet.errors import UserError
 
 TORCH_SOURCES = [name for name in SOURCES if name != "caffe2"]

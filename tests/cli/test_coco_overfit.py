@@ -13,8 +13,8 @@ from torchvision.ops import MultiScaleRoIAlign
 from nlnet.cli.predict import main as predict
 from nlnet.cli.prepare import main as prepare
 from nlnet.cli.train import main as train
-from nlnet.data.coco_masks import polygon_mask, rle_mask
-from nlnet.models import detection
+from nlnet.data.annotations.coco_masks import polygon_mask, rle_mask
+from nlnet.models.detection import build as detection
 
 STEPS, SIDE = 150, 192
 SETTINGS = (

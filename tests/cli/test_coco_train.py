@@ -9,14 +9,15 @@ import yaml
 
 from helpers.coco_process import judge
 from helpers.processes import run_process, run_ranks, train_command, train_rank
-from nlnet.data.synthetic_shapes import build
+from helpers.signalling import killer
+from nlnet.config.compose import compose, options
+from nlnet.config.resolve import load, resolve
+from nlnet.data.synthetic.shapes import build
 from nlnet.errors import UserError
-from nlnet.evaluation.coco import FIGURES, KINDS
-from nlnet.runs.config import compose, options
-from nlnet.runs.demo import finish_config, load
-from nlnet.runs.metrics_csv import read_rows
-from nlnet.runs.setup import make_data
-from nlnet.runs.training import train
+from nlnet.evaluation.coco import KINDS, METRICS
+from nlnet.runs.build import make_data
+from nlnet.runs.callbacks.metrics_csv import read_rows
+from nlnet.runs.train import train
 
 EXPERIMENTS = [name for name in options("experiment") if name.startswith(("coco_", "table5_", "table6_"))]
 VAL = 17  # one more than two ranks share evenly, and one without any object
@@ -76,7 +77,7 @@ def test_what_is_logged_is_what_pycocotools_makes_of_the_predictions(shards, tmp
     for judged in ("box", kind):
         sigmas = data.sigmas if judged == "keypoint" else ()
         expected = judge(tmp_path / "truth.json", folder / "predictions.json", KINDS[judged], sigmas)
-        ours = [logged[f"val/{judged}_{name}"] for name in FIGURES[judged]]
+        ours = [logged[f"val/{judged}_{name}"] for name in METRICS[judged]]
         assert ours == pytest.approx(expected[: len(ours)], abs=1e-6)
         assert 0.1 < ours[0] < 0.95
     found = {result["image_id"] for result in json.loads((folder / "predictions.json").read_text())}
@@ -100,7 +101,7 @@ def test_the_run_directory_holds_what_a_run_leaves(finished):
     assert summary["best"] == figures["val/mask_AP"]
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert (config["model"]["name"], config["model"]["backbone"]) == ("mask_rcnn", "demo")
-    assert len(list((run_dir / "panel").glob("step-*.png"))) == 1
+    assert len(list((run_dir / "image_grid").glob("step-*.png"))) == 1
     assert (run_dir / "curves.png").is_file()
     losses = {name for name in read_rows(run_dir / "metrics.csv")[0] if name.startswith("train/")}
     names = ("classifier", "box_reg", "mask", "objectness", "rpn_box_reg")
@@ -121,18 +122,11 @@ RESUMES = [("mask", "inside_step", 3, signal.SIGKILL)] + [
 @pytest.mark.parametrize(("kind", "moment", "count", "number"), RESUMES)
 def test_a_killed_and_resumed_run_repeats_the_uninterrupted_one(shards, tmp_path, kind, moment, count, number):
     epochs = {"mask": 2, "keypoint": 4}[kind]  # half of the images have no keypoints, and are left out
-    more = [f"trainer.max_epochs={epochs}", "extras.checkpoint_every_n_steps=1", "callbacks.panel=null"]
+    more = [f"trainer.max_epochs={epochs}", "extras.checkpoint_every_n_steps=1", "callbacks.image_grid=null"]
     whole = settings(f"coco_{kind}_nl", shards, tmp_path / "whole", *more)
     common = settings(f"coco_{kind}_nl", shards, tmp_path / "logs", *more)
-    killer = [
-        "extras.allow_targets=[helpers]",
-        "+callbacks.killer._target_=helpers.signalling.SignalAt",
-        f"+callbacks.killer.moment={moment}",
-        f"+callbacks.killer.count={count}",
-        f"+callbacks.killer.number={int(number)}",
-    ]
     assert run_process(train_command, whole, str(tmp_path / "whole.log")) == 0
-    code = run_process(train_command, [*common, *killer], str(tmp_path / "killed.log"))
+    code = run_process(train_command, [*common, *killer(moment, count, number)], str(tmp_path / "killed.log"))
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
     assert run_process(train_command, [*common, "ckpt_path=last"], str(tmp_path / "resumed.log")) == 0
     folders = [run_dir_of(tmp_path / name) for name in ("whole", "logs")]
@@ -165,13 +159,13 @@ def test_every_experiment_runs_one_step(experiment, shards, tmp_path):
 def test_without_shards_the_demo_of_images_stands_in(monkeypatch):
     monkeypatch.delenv("COCO_SHARDS", raising=False)
     for overrides in (["experiment=coco_mask_nl"], ["experiment=coco_mask_nl", "size=demo"]):
-        cfg = finish_config(compose(overrides), overrides)
+        cfg = resolve(compose(overrides), overrides)
         assert (cfg.demo, cfg.size_name) == (True, "demo")
         assert (cfg.model.name, cfg.model.backbone, cfg.model.nonlocal_blocks) == ("mask_rcnn", "demo", 1)
         assert cfg.optim.optimizer._target_ == "torch.optim.AdamW"
     overrides = ["experiment=coco_keypoint_nl", "ckpt_path=last"]
     with pytest.raises(UserError, match="COCO_SHARDS"):
-        finish_config(compose(overrides), overrides)
+        resolve(compose(overrides), overrides)
 
 
 @pytest.mark.parametrize(

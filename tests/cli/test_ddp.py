@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.processes import run_ranks, train_rank
-from nlnet.runs.metrics_csv import read_rows
+from nlnet.runs.callbacks.metrics_csv import read_rows
 
 
 def settings(shards, logs):

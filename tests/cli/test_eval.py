@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from helpers.processes import eval_rank, run_ranks
-from nlnet.cli.eval import load_run_config, main
-from nlnet.data.batches import Share
-from nlnet.data.clips import ClipGeometry
-from nlnet.data.find import find_shards
-from nlnet.data.manifest import Manifest, manifest_name
-from nlnet.data.source import DEFAULTS
-from nlnet.data.view_batches import ViewBatches
+from nlnet.cli.eval import main
+from nlnet.config.resolve import load as load_config
+from nlnet.config.run_config import load_run_config
+from nlnet.data.batches.base import RankSlice
+from nlnet.data.batches.sampling import ClipGeometry
+from nlnet.data.batches.views import ViewBatches
+from nlnet.data.shards.find import find_shards
+from nlnet.data.shards.manifest import Manifest, manifest_name
+from nlnet.data.shards.source import DEFAULTS
 from nlnet.evaluation.predictions import FILE, load
 from nlnet.models import build_model
-from nlnet.runs.demo import load as load_config
-from nlnet.runs.evaluating import evaluate
-from nlnet.runs.training import train
+from nlnet.runs.evaluate import evaluate
+from nlnet.runs.train import train
 
 SMALL = ["size=demo", "data.batch_size=8", "data.num_workers=0", "trainer.max_epochs=1", "callbacks.progress=null"]
 
@@ -46,7 +47,7 @@ def test_center_is_the_validation_of_training_and_writes_its_scores(checkpoints,
         (file,) = (tmp_path / kind).rglob(FILE)
         predictions = load(file)
         assert predictions.views.shape == (20, 1, 4)
-        recomputed, _ = predictions.figures()
+        recomputed, _ = predictions.metrics()
         for name, value in recomputed.items():
             assert again[f"val/{name}"] == np.float32(value)
 
@@ -127,7 +128,7 @@ def test_a_converted_file_needs_data_and_no_run(kinetics_shards, tmp_path, comma
     arguments += [f"data.shards={kinetics_shards}", f"paths.log_dir={tmp_path}", "callbacks.progress=null"]
     evaluate(load_run_config(arguments))
     (file,) = tmp_path.rglob(FILE)
-    frames = ViewBatches(*find_shards(str(kinetics_shards), "kinetics", "val", DEFAULTS), Share(20),
+    frames = ViewBatches(*find_shards(str(kinetics_shards), "kinetics", "val", DEFAULTS), RankSlice(20),
                          ClipGeometry(8, 1), clips=1)[0, 0]["videos"]  # fmt: skip
     with torch.no_grad():
         logits = net(((torch.stack(frames).permute(0, 4, 1, 2, 3) / 255 - 0.45) / 0.225).float())
@@ -138,7 +139,8 @@ def test_mistakes_are_named(checkpoints, command):
     path, _ = checkpoints["multiclass"]
     for override, words in (
         ("protocol=30views", "there is no such protocol; nearest: 30view"),
-        ("protocol.clips=3", "protocol.clips: there is no such key"),
+        ("protocol.clips=3", "protocol.clips=3: protocol=center is the validation of training, with clips=1"),
+        ("protocol=center protocol.crops=three", "give protocol=30view protocol.crops=three"),
         ("protocol=30view protocol.clip=3", "protocol.clip: there is no such key"),
         ("protocol=30view protocol.starts=slow", "protocol.starts=slow: there is no such choice; nearest: slowfast"),
         ("protocol=30view protocol.size=64", "protocol.size=64 does not fit into frames with a short side of"),

@@ -9,12 +9,12 @@ import torch
 
 from nlnet.checkpoints import from_pretrained
 from nlnet.cli.predict import main
-from nlnet.data.clips import ClipGeometry
-from nlnet.evaluation.timeline import Recognizer, clip_starts
+from nlnet.config.resolve import load
+from nlnet.data.batches.sampling import ClipGeometry
 from nlnet.evaluation.views import training_window
 from nlnet.models import build_model
-from nlnet.runs.demo import load
-from nlnet.runs.training import train
+from nlnet.prediction.timeline import Recognizer, clip_starts
+from nlnet.runs.train import train
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_plain_video(run_dir, media, tmp_path, command):
 
 def test_scores_are_those_of_the_network(media):
     """A clip of the middle of the video, decoded and scaled by hand."""
-    from nlnet.data.video import decode_clip
+    from nlnet.data.media.decode import decode_clip
 
     torch.manual_seed(0)
     net = build_model("c2d_demo", nonlocal_blocks=1, num_classes=3).eval()

@@ -13,27 +13,27 @@ from PIL import Image
 from helpers.coco import TURN_LEFT, write_image
 from helpers.detection import demo_net
 from nlnet.cli.predict import main
-from nlnet.data.coco_masks import rle_mask
-from nlnet.models.detection import detect
+from nlnet.data.annotations.coco_masks import rle_mask
+from nlnet.models.detection.resized import detect
 
 MODEL = {
-    "_target_": "nlnet.models.detection.build_detector",
+    "_target_": "nlnet.models.detection.build.build_detector",
     "backbone": "demo",
     "norm": "batch",
     "trainable_stages": 5,
     "nonlocal_blocks": 1,
 }
+TASK = {"_target_": "nlnet.tasks.detection.DetectionTask", "kind": "detection"}
 DATA = {"short_sides": [48, 64], "eval_short_side": None, "max_size": 96}
 
 
 def save(path: Path, kind: str) -> Any:
     """A checkpoint as a run leaves it, of a new network, which is returned."""
     net = demo_net(kind, nonlocal_blocks=1)
-    settings = {"model": MODEL | {"name": f"{kind}_rcnn"}, "data": DATA, "task": {"kind": "detection"}}
+    settings = {"model": MODEL | {"name": f"{kind}_rcnn"}, "data": DATA, "task": TASK}
     state = {f"net.{key}": value for key, value in net.state_dict().items()}
     more = {"classes": ["cat", "dog", "bird"], "skeleton": [[0, 1], [1, 2]]}
     torch.save({"state_dict": state, "hyper_parameters": settings, **more}, path)
-    net.transform.resized = True
     return net.eval()
 
 

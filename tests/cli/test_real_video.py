@@ -5,8 +5,8 @@ import csv
 import pytest
 
 from nlnet.cli.prepare import main as prepare
-from nlnet.runs.demo import load
-from nlnet.runs.training import train
+from nlnet.config.resolve import load
+from nlnet.runs.train import train
 
 SHOWS = {  # two of the nine are of one scene
     "arm_wrestling": "arm wrestling",

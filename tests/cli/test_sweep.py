@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from nlnet.runs.demo import load
+from nlnet.config.resolve import load
 
 
 def points():

@@ -6,13 +6,13 @@ import pytest
 import torch
 import yaml
 
-from nlnet.cli.eval import load_run_config
 from nlnet.cli.train import main
-from nlnet.runs.config import options
-from nlnet.runs.demo import load
-from nlnet.runs.evaluating import evaluate
-from nlnet.runs.metrics_csv import read_rows
-from nlnet.runs.training import train
+from nlnet.config.compose import options
+from nlnet.config.resolve import load
+from nlnet.config.run_config import load_run_config
+from nlnet.runs.callbacks.metrics_csv import read_rows
+from nlnet.runs.evaluate import evaluate
+from nlnet.runs.train import train
 
 SMALL = ["size=demo", "data.batch_size=8", "data.num_workers=0", "trainer.max_epochs=2", "callbacks.progress=null"]
 # The experiments that differ in code and not only in numbers; the rest run with the full tests.

@@ -3,13 +3,14 @@
 import shutil
 
 import pytest
+import torch
 
 from nlnet.cli.eval import main as eval_main
 from nlnet.cli.train import main
-from nlnet.data.data_module import check_divides
+from nlnet.config.resolve import load
+from nlnet.data.modules.base import check_divides
 from nlnet.errors import UserError
-from nlnet.runs.demo import load
-from nlnet.runs.training import train
+from nlnet.runs.train import train
 
 BASE = ["experiment=charades_nl", "size=demo", "data.batch_size=8", "data.num_workers=0", "callbacks.progress=null"]
 
@@ -87,9 +88,12 @@ def test_nothing_to_continue(command, tmp_path, charades_shards):
     assert "no such file" in refused(command, tmp_path, shards, f"ckpt_path={tmp_path}/a.ckpt")
     (tmp_path / "b.pt").write_bytes(b"<html>")
     assert "not a checkpoint" in refused(command, tmp_path, shards, f"ckpt_path={tmp_path}/b.pt")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "c.pt")
+    message = refused(command, tmp_path, shards, f"ckpt_path={tmp_path}/c.pt")
+    assert f"ckpt_path={tmp_path}/c.pt: not a checkpoint of a run; to start from its weights set init" in message
 
 
-def test_a_run_without_an_end_and_one_without_the_optimised_figure(command, tmp_path, charades_shards):
+def test_a_run_without_an_end_and_one_without_the_optimized_figure(command, tmp_path, charades_shards):
     shards = f"data.shards={charades_shards}"
     assert "trainer.max_epochs" in refused(command, tmp_path, shards, "trainer.max_epochs=-1")
 

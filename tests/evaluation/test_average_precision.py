@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlnet.data.clips import active_classes
-from nlnet.data.manifest import Sample
+from nlnet.data.batches.sampling import active_classes
+from nlnet.data.shards.manifest import Sample
 from nlnet.evaluation.average_precision import average_precision, charades_map
-from nlnet.evaluation.metrics import VideoMetrics
+from nlnet.evaluation.video_metrics import VideoMetrics
 
 
 def reference_ap(scores: np.ndarray, positives: np.ndarray) -> float:

@@ -8,7 +8,7 @@ import torch
 from pycocotools import mask as rle
 
 from helpers.coco_process import judge
-from nlnet.evaluation.coco import FIGURES, KINDS, average_precisions, encode_mask, to_results
+from nlnet.evaluation.coco import KINDS, METRICS, average_precisions, encode_mask, to_results
 
 SIDE, IMAGES, SIGMAS = 200, 12, (0.1, 0.05, 0.2)
 IDS = (3, 7)  # of the two categories, for labels 1 and 2
@@ -21,15 +21,15 @@ def rectangle(box):
 
 
 def records(rng):
-    """Annotations of images 1 to 12, the last without any: small to large objects, crowds, unlabelled keypoints."""
+    """Annotations of images 1 to 12, the last without any: small to large objects, crowds, unlabeled keypoints."""
     rows = []
     for image in range(1, IMAGES):
         for _ in range(rng.integers(1, 5)):
             x, y = rng.integers(0, 90, 2).tolist()
             width, height = rng.integers(8, 110, 2).tolist()
-            crowd, labelled = bool(rng.random() < 0.15), bool(rng.random() < 0.8)
+            crowd, labeled = bool(rng.random() < 0.15), bool(rng.random() < 0.8)
             points = [
-                value for k in range(3) for value in (x + width * k // 3, y + height * k // 3, 2 if labelled else 0)
+                value for k in range(3) for value in (x + width * k // 3, y + height * k // 3, 2 if labeled else 0)
             ]
             polygon = [x, y, x + width, y, x + width, y + height, x, y + height]
             row = {
@@ -41,7 +41,7 @@ def records(rng):
                 "iscrowd": int(crowd),
                 "segmentation": encode_mask(rectangle([x, y, x + width, y + height])) if crowd else [polygon],
                 "keypoints": points,
-                "num_keypoints": 3 * labelled,
+                "num_keypoints": 3 * labeled,
             }
             rows.append(row)
     return rows
@@ -93,7 +93,7 @@ def test_the_figures_are_those_of_a_separate_pycocotools_process(world, kind):
     assert json.dumps([truth, results]) == before
     sigmas = SIGMAS if kind == "keypoint" else ()
     theirs = judge(folder / "truth.json", folder / "predictions.json", KINDS[kind], sigmas)
-    assert list(ours) == list(FIGURES[kind])
+    assert list(ours) == list(METRICS[kind])
     assert list(ours.values()) == pytest.approx(theirs[: len(ours)], abs=1e-12)
     assert 0.05 < ours["AP"] < 0.95
 

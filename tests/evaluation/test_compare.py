@@ -9,7 +9,7 @@ import torch
 from nlnet.cli.compare import main
 from nlnet.errors import UserError
 from nlnet.evaluation.average_precision import charades_map
-from nlnet.evaluation.compare import _map_statistic, compare
+from nlnet.evaluation.compare import compare, map_statistic
 from nlnet.evaluation.predictions import FILE, Predictions
 
 
@@ -32,7 +32,7 @@ def test_counts_weigh_average_precision_like_repeated_videos():
     targets[:, 3], targets[7, 3] = 0, 1  # and one that some drawings miss
     counts = rng.multinomial(40, np.full(40, 1 / 40), 20)
     assert (counts[:, 7] == 0).any()
-    found = _map_statistic(scores, targets)(counts)
+    found = map_statistic(scores, targets)(counts)
     for value, count in zip(found, counts, strict=True):
         rows = np.repeat(np.arange(40), count)
         expected = charades_map(torch.from_numpy(scores[rows]), torch.from_numpy(targets[rows]))

@@ -33,7 +33,7 @@ def test_a_file_gives_back_every_bit(kind, tmp_path):
     assert read.targets.dtype == written.targets.dtype
     assert np.array_equal(read.targets, written.targets)
     assert np.array_equal(read.views, written.views)
-    figures, again = written.figures()[0], read.figures()[0]
+    figures, again = written.metrics()[0], read.metrics()[0]
     assert {name: float(value) for name, value in again.items()} == {n: float(v) for n, v in figures.items()}
 
 
@@ -62,7 +62,7 @@ def test_clip1_clip_and_video_are_the_official_accuracies():
             first += int(number == 0 and scores.argmax() == target)
         video += int(total.argmax() == target)
         fifth += int(target in np.argsort(total)[::-1][:5])
-    figures, absent = predictions.figures()
+    figures, absent = predictions.metrics()
     assert absent == []
     assert float(figures["clip1_top1"]) == pytest.approx(first / N, abs=1e-12)
     assert float(figures["clip_top1"]) == pytest.approx(each / (N * V), abs=1e-12)
@@ -74,7 +74,7 @@ def test_clip1_clip_and_video_are_the_official_accuracies():
 def test_charades_takes_the_maximum_over_views():
     predictions = made("multilabel", 2)
     targets = torch.from_numpy(predictions.targets)
-    figures, _ = predictions.figures()
+    figures, _ = predictions.metrics()
     assert figures["mAP"] == charades_map(torch.from_numpy(predictions.views.max(1)), targets)
     assert figures["clip1_mAP"] == charades_map(torch.from_numpy(predictions.views[:, 0].copy()), targets)
     samples = torch.from_numpy(predictions.views.reshape(N * V, K))
@@ -84,7 +84,7 @@ def test_charades_takes_the_maximum_over_views():
 def test_scores_that_are_not_a_number_are_no_hits():
     predictions = made("multiclass", 3)
     predictions.views[:] = np.nan
-    assert float(predictions.figures()[0]["top5"]) == 0
+    assert float(predictions.metrics()[0]["top5"]) == 0
 
 
 def test_other_files_are_refused_in_words(tmp_path):

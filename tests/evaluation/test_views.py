@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from nlnet.data.batches import Share
-from nlnet.data.clips import STARTS, ClipGeometry, clip_frames
-from nlnet.data.manifest import Manifest
-from nlnet.data.shards import RawSample, write_shard
-from nlnet.data.video import decode_clip, probe
-from nlnet.data.view_batches import ViewBatches
+from nlnet.data.batches.base import RankSlice
+from nlnet.data.batches.sampling import STARTS, ClipGeometry, clip_frames
+from nlnet.data.batches.views import ViewBatches
+from nlnet.data.media.decode import decode_clip
+from nlnet.data.media.video import probe
+from nlnet.data.shards.manifest import Manifest
+from nlnet.data.shards.writer import RawSample, write_shard
 from nlnet.errors import UserError
 from nlnet.evaluation.views import Views, combine, cut, make_views, resize_short_side, training_window, view_scores
 from nlnet.models import build_model
@@ -84,7 +85,7 @@ def triangle(size_in, size_out):
 
 
 def slow_view(frames_NHWC, indices, crop, scale, size):
-    """(3, T, size, size) float64: resize whole frames, cut, normalise."""
+    """(3, T, size, size) float64: resize whole frames, cut, normalize."""
     height, width = frames_NHWC.shape[1:3]
     short = min(height, width)
     rows, columns = (triangle(side, side * scale // short) for side in (height, width))
@@ -105,15 +106,15 @@ def test_thirty_views_of_a_real_video_come_from_one_decoding(name, scale, off, m
         calls.append(len(indices))
         return decode_clip(data, indices, **options)
 
-    monkeypatch.setattr("nlnet.data.clip_batches.decode_clip", counting)
+    monkeypatch.setattr("nlnet.data.batches.clips.decode_clip", counting)
     geometry = ClipGeometry(2, 16)
-    batches = ViewBatches(manifest, str(tmp_path), Share(1), geometry, clips=10)
+    batches = ViewBatches(manifest, str(tmp_path), RankSlice(1), geometry, clips=10)
     batch = batches[0, 0]
     batches.close()
     assert len(calls) == 1
-    views = Views(10, "official", scale, "three", scale, together=4)
+    views = Views(10, "official", scale, "three", scale, clips_per_forward=4)
     made = {}
-    for numbers, inputs in make_views(batch["videos"][0], batch["places"][0], views):
+    for numbers, inputs in make_views(batch["videos"][0], batch["frame_indices"][0], views):
         made.update(zip(numbers, inputs, strict=True))
     assert sorted(made) == list(range(30)) == list(range(views.per_video))
 
@@ -131,13 +132,13 @@ def test_thirty_views_of_a_real_video_come_from_one_decoding(name, scale, off, m
 def test_a_short_video_wraps_and_a_broken_one_is_named(media, tmp_path):
     manifest, _ = shards_of(tmp_path, media / "video" / "short_32_frames.mp4")
     geometry = ClipGeometry(32, 2)
-    batches = ViewBatches(manifest, str(tmp_path), Share(2), geometry, clips=3)
+    batches = ViewBatches(manifest, str(tmp_path), RankSlice(2), geometry, clips=3)
     batch = batches[0, 0]
     assert batch["weights"].tolist() == [1, 0]  # the second slot only pads
-    assert [tuple(places.shape) for places in batch["places"]] == [(3, 32)]
-    assert batch["places"][0][0].tolist() == batch["places"][0][0].tolist()[:16] * 2
+    assert [tuple(clips.shape) for clips in batch["frame_indices"]] == [(3, 32)]
+    assert batch["frame_indices"][0][0].tolist() == batch["frame_indices"][0][0].tolist()[:16] * 2
     (tmp_path / "real-val-000000.tar").write_bytes(bytes(manifest.shards[0].bytes))
-    broken = ViewBatches(manifest, str(tmp_path), Share(1), geometry, clips=3)[0, 0]
+    broken = ViewBatches(manifest, str(tmp_path), RankSlice(1), geometry, clips=3)[0, 0]
     assert broken["failures"] == [("short_32_frames", "checksum")]
     assert broken["videos"] == []
     assert broken["weights"].tolist() == [0]
@@ -147,7 +148,7 @@ def test_crops_follow_the_longer_side():
     upright = torch.arange(10)[:, None].expand(10, 4)
     assert [crop[0, 0].item() for crop in cut(upright, "three", 4)] == [0, 3, 6]
     assert [crop[0, 0].item() for crop in cut(upright.T, "three", 4)] == [0, 3, 6]
-    assert [crop[0, 0].item() for crop in cut(upright.T, "centre", 4)] == [3]
+    assert [crop[0, 0].item() for crop in cut(upright.T, "center", 4)] == [3]
     assert [tuple(crop.shape) for crop in cut(upright, "whole", 4)] == [(10, 4)]
     assert resize_short_side(torch.zeros(1, 3, 240, 426, dtype=torch.uint8), 256).shape == (1, 3, 256, 454)
     assert resize_short_side(torch.zeros(1, 3, 426, 240, dtype=torch.uint8), 256).shape == (1, 3, 454, 256)
@@ -167,15 +168,15 @@ def i3d():
 
 
 def test_fullconv_on_256x340_is_the_dense_evaluation_by_hand(i3d):
-    """Windows of 7x7 positions, one apart, as released: at 256x340 the map is 8x11, so 2x5 places."""
+    """Windows of 7x7 positions, one apart, as released: at 256x340 the map is 8x11, so 2x5 positions."""
     window = training_window(i3d, (3, 4, 224, 224))
     assert window == (7, 7)
     video = torch.randint(0, 256, (3, 256, 340, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    places, views = torch.tensor([[0, 2, 1, 0]]), Views(1, "official", 256, "whole", 256)
+    clips, views = torch.tensor([[0, 2, 1, 0]]), Views(1, "official", 256, "whole", 256)
     with torch.no_grad():
-        inputs = ((video[places].permute(0, 4, 1, 2, 3) / 255 - 0.45) / 0.225).float()
+        inputs = ((video[clips].permute(0, 4, 1, 2, 3) / 255 - 0.45) / 0.225).float()
         map_CTHW = i3d.features(inputs)[0].double().numpy()
-        scores = {k: view_scores(i3d, video, places, views, k, window)[0] for k in ("multiclass", "multilabel")}
+        scores = {k: view_scores(i3d, video, clips, views, k, window)[0] for k in ("multiclass", "multilabel")}
     assert map_CTHW.shape[1:] == (2, 8, 11)
     weight, bias = i3d.fc.weight.detach().double().numpy(), i3d.fc.bias.detach().double().numpy()
     by_hand = {"multiclass": [], "multilabel": []}
@@ -186,7 +187,7 @@ def test_fullconv_on_256x340_is_the_dense_evaluation_by_hand(i3d):
             by_hand["multiclass"].append(odds / odds.sum())
             by_hand["multilabel"].append(1 / (1 + np.exp(-logits)))
     for kind, found in by_hand.items():
-        assert np.ptp(found, axis=0).max() > 1e-3  # the places do differ
+        assert np.ptp(found, axis=0).max() > 1e-3  # the positions do differ
         assert np.abs(scores[kind].numpy() - np.mean(found, 0)).max() < 1e-5
 
 
@@ -201,9 +202,31 @@ def test_a_training_crop_has_one_place_with_the_logits_of_forward(i3d):
             i3d.dense(clip, (7, 7))
 
 
-def test_networks_without_positions_are_refused():
-    with pytest.raises(UserError, match="Linear has no method dense"):
-        training_window(torch.nn.Linear(1, 1), (3, 8, 32, 32))
+def test_views_smaller_than_the_training_crop_are_refused_before_the_test(i3d):
+    clip = (3, 2, 64, 64)
+    assert training_window(i3d, clip, Views(1, "official", 64, "three", 64)) == (2, 2)
+    for views in (Views(1, "official", 64, "three", 32), Views(1, "official", 32, "whole", 32)):
+        with pytest.raises(UserError, match=r"of a view, 1 x 1, is smaller than the 2 x 2 .*data\.size=64"):
+            training_window(i3d, clip, views)
+
+
+class Pooled(torch.nn.Module):
+    """A network of clips of any size, without `dense`: the means of the three colors."""
+
+    def forward(self, x):
+        return x.mean((2, 3, 4))
+
+
+def test_networks_without_positions_see_squares_as_a_whole_and_no_whole_frames():
+    whole, square = (Views(1, "official", 32, crops, 32) for crops in ("whole", "three"))
+    with pytest.raises(UserError, match="Pooled has no method dense"):
+        training_window(Pooled(), (3, 8, 32, 32), whole)
+    assert training_window(Pooled(), (3, 8, 32, 32), square) is None
+    video = torch.randint(0, 256, (2, 32, 48, 3), dtype=torch.uint8)
+    scores = view_scores(Pooled(), video, torch.tensor([[0, 1]]), square, "multiclass", None)
+    crops = [video[:, :, left : left + 32] for left in (0, 8, 16)]
+    expected = [((crop.double() / 255 - 0.45) / 0.225).mean((0, 1, 2)).softmax(0) for crop in crops]
+    torch.testing.assert_close(scores.double(), torch.stack(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_views_are_combined_by_sum_or_maximum():

@@ -17,7 +17,7 @@ TURN_LEFT = 6  # EXIF: the stored image has to be turned by 90 degrees to stand 
 
 
 def write_image(path: Path, width: int, height: int, seed: int, *, mode: str = "RGB", orientation: int = 1) -> None:
-    """An image of noise on a slope, so that no two pixels' neighbourhoods are alike."""
+    """An image of noise on a slope, so that no two pixels' neighborhoods are alike."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     pixels = np.stack([x * 255 // width, y * 255 // height, rng.integers(0, 256, (height, width))], 2)
@@ -72,7 +72,7 @@ def write_coco(root: Path) -> Path:
 
 def _image(root: Path, split: str, number: int, width: int, height: int) -> dict[str, Any]:
     name = f"{number:012d}.{'png' if number == 6 else 'jpg'}"
-    # 3 is grey; 4 is to be turned but annotated as it is stored; 5 is annotated upright.
+    # 3 is gray; 4 is to be turned but annotated as it is stored; 5 is annotated upright.
     stored = (height, width) if number == 5 else (width, height)
     mode, turned = "L" if number == 3 else "RGB", TURN_LEFT if number in (4, 5) else 1
     write_image(root / f"{split}2017" / name, *stored, seed=number, mode=mode, orientation=turned)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nlnet.data.batches import Batch, ShardBatches, Share
-from nlnet.data.manifest import Manifest, Sample, write_manifest
-from nlnet.data.reader import SampleError
-from nlnet.data.shards import RawSample, write_shard
-from nlnet.data.source import DEFAULTS
-from nlnet.data.video import VideoInfo
+from nlnet.data.batches.base import Batch, RankSlice, ShardBatches
+from nlnet.data.media.video import VideoInfo
+from nlnet.data.shards.manifest import Manifest, Sample, write_manifest
+from nlnet.data.shards.reader import SampleError
+from nlnet.data.shards.source import DEFAULTS
+from nlnet.data.shards.writer import RawSample, write_shard
 
 UNEVEN = (5, 11, 3, 8, 1, 9, 6)
 
@@ -38,7 +38,7 @@ class Numbers(ShardBatches[Sample, int]):
 
     suffixes = ("mp4",)
 
-    def __init__(self, manifest: Manifest, root: str, share: Share, *, train: bool = True, **options: Any) -> None:
+    def __init__(self, manifest: Manifest, root: str, share: RankSlice, *, train: bool = True, **options: Any) -> None:
         options = {"seed": 1, "window": 3, "settings": DEFAULTS} | options
         super().__init__(manifest, root, share, train=train, **options)
 

@@ -51,15 +51,20 @@ def damaged(data: bytes, number: int) -> bytes:
     return bytes(changed)
 
 
-def picture_claiming(width: int, height: int) -> bytes:
-    """An MP4 of one 64 x 64 picture whose H.264 headers say that it is `width` x `height` (multiples of 16)."""
+def one_picture(width: int, height: int) -> bytes:
+    """An MP4 of one black picture."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=1, options={"preset": "ultrafast", "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(width, height, "yuv420p")))
         container.mux(stream.encode(None))
-    data = bytearray(file.getvalue())
+    return file.getvalue()
+
+
+def picture_claiming(width: int, height: int) -> bytes:
+    """An MP4 of one 64 x 64 picture whose H.264 headers say that it is `width` x `height` (multiples of 16)."""
+    data = bytearray(one_picture(64, 64))
     sequence, picture = _sequence_header(width, height), bytes([0x68, 0xCE, 0x38, 0x80])
     headers = len(sequence).to_bytes(2) + sequence + b"\x01" + len(picture).to_bytes(2) + picture
     begin, moov = data.index(b"avcC"), data.index(b"moov")

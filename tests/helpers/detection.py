@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlnet.models.detection import build_detector
+from nlnet.models.detection.build import build_detector
 from nlnet.tasks.detection import DetectionTask
 
 CATEGORY_IDS = (1, 4, 9)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nlnet.checkpoints.mmconfig import read_config
+from nlnet.checkpoints.sources.mmconfig import read_config
 
 
 class Recognizer(nn.Module):
@@ -42,7 +42,7 @@ def network(config: str, **backbone: Any) -> tuple[nn.Module, Path]:
 
 def module(name: str) -> types.ModuleType:
     """One of its modules. Raises ImportError where it is not installed."""
-    # its wheel lacks this module, which one of its localisers imports
+    # its wheel lacks this module, which one of its localizers imports
     for missing in ("mmaction.models.localizers.drn", "mmaction.models.localizers.drn.drn"):
         stub = sys.modules.setdefault(missing, types.ModuleType(missing))
         vars(stub).update(__path__=[], DRN=object)

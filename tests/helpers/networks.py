@@ -1,7 +1,7 @@
 """Networks as training leaves them."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def scrambled(model: nn.Module) -> nn.Module:
@@ -37,3 +37,10 @@ def randomise(net: nn.Module, seed: int = 0, *, embeddings: float = 0.2) -> nn.M
                 if module.bias is not None:
                     module.bias.normal_(0, 0.1, generator=generator)
     return net.eval()
+
+
+def check_under_autocast(layer: nn.Module, x: Tensor) -> None:
+    """In bfloat16 under autocast a layer gives what it gives in float32, but for a tenth of its spread."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+    torch.testing.assert_close(y.float(), layer(x), rtol=0.1, atol=0.1 * layer(x).std().item())

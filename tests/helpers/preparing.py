@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from nlnet.data import prepare as module
-from nlnet.data.encode import encode_frames
-from nlnet.data.plan import Item, Settings
+from nlnet.data.media.encode import encode_frames
+from nlnet.data.prepare import run as module
+from nlnet.data.prepare.settings import Settings
 
 
 def clip(number: int, frames: int = 8, fps: float = 8.0) -> bytes:
-    """A small video that differs from the others in its grey and in every frame."""
+    """A small video that differs from the others in its gray and in every frame."""
     images = np.full((frames, 32, 48, 3), 20 + 7 * number % 200, np.uint8)
     for k in range(frames):
         images[k, :, : 4 + 4 * (k % 8)] = 250
@@ -47,9 +47,9 @@ def prepare_slowly(source: str, out: str, chosen: dict[str, Any], pause_s: float
     """A preparation that takes at least `pause_s` a video: for a process that is to be killed."""
     read = module.read_sample
 
-    def slow(item: Item, given: Settings) -> Any:
+    def slow(*given: Any) -> Any:
         time.sleep(pause_s)
-        return read(item, given)
+        return read(*given)
 
     module.read_sample = slow
     module.prepare(settings(Path(source), Path(out), **chosen))

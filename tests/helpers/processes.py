@@ -11,7 +11,7 @@ from typing import Any
 
 TESTS = str(Path(__file__).resolve().parents[1])
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["nlnet.runs.training", "torch._dynamo", "matplotlib.backends.backend_agg"])
+context.set_forkserver_preload(["nlnet.runs.train", "torch._dynamo", "matplotlib.backends.backend_agg"])
 
 
 def run_process(target: Callable[..., Any], *arguments: Any, timeout: float = 120) -> int:
@@ -60,8 +60,8 @@ def eval_rank(rank: int, world_size: int, port: int, overrides: Sequence[str]) -
     torch.set_num_threads(1)
     _become(rank, world_size, port)
     os.environ.pop("NLNET_RUN_DIR", None)
-    from nlnet.cli.eval import load_run_config
-    from nlnet.runs.evaluating import evaluate
+    from nlnet.config.run_config import load_run_config
+    from nlnet.runs.evaluate import evaluate
 
     evaluate(load_run_config(overrides))
 

@@ -1,9 +1,10 @@
-"""Real servers on loopback: S3, a web server with ranges, one without, and that one with TLS."""
+"""Real servers on loopback: S3, web servers with ranges and without, one with TLS, and nginx."""
 
 import datetime
 import functools
 import http.server
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -67,7 +69,7 @@ def s3_server(folder: Path, bucket: str = "videos", prefix: str = "tiny") -> Ite
 @contextmanager
 def s3_at(address: str) -> Iterator[None]:
     """This process, and the loader workers it starts, use the S3 server at `address`."""
-    from nlnet.data import storage
+    from nlnet.data.shards import storage
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_environment(address).items():
@@ -78,12 +80,10 @@ def s3_at(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def web_server(root: Path, folder: Path) -> Iterator[str]:
-    """nginx where it is installed, else Python's server, which knows no ranges; gives its "host:port"."""
+def nginx_server(root: Path, folder: Path) -> Iterator[str]:
+    """nginx, with its own files in `folder`; gives its "host:port". The test fails where nginx is not installed."""
     if NGINX is None:
-        with plain_server(root) as address:
-            yield address
-        return
+        pytest.fail("nginx is not installed (Debian: nginx-light); `make test` leaves out the tests that need it")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -111,12 +111,51 @@ class _Silent(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class _Ranged(_Silent):
+    """One range of bytes a request, as object storage and web servers have it (RFC 9110, section 14)."""
+
+    def do_GET(self) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        path = Path(self.translate_path(self.path))
+        if not asked or not path.is_file():
+            super().do_GET()
+            return
+        size = path.stat().st_size
+        begin, end = int(asked[1]), min(int(asked[2] or size) + 1, size)
+        if begin >= end:
+            self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+            self.send_header("Content-Range", f"bytes */{size}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(HTTPStatus.PARTIAL_CONTENT)
+        self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{size}")
+        self.send_header("Content-Length", str(end - begin))
+        self.send_header("Last-Modified", self.date_time_string(path.stat().st_mtime))
+        self.end_headers()
+        with open(path, "rb") as file:
+            file.seek(begin)
+            self.wfile.write(file.read(end - begin))
+
+
+@contextmanager
+def range_server(root: Path) -> Iterator[str]:
+    """A web server that answers a request for a range with that range; gives its "host:port"."""
+    with _serve(_Ranged, root) as address:
+        yield address
+
+
 @contextmanager
 def plain_server(root: Path, certificate: Path | None = None) -> Iterator[str]:
     """Python's own web server, which answers every request for a range with the whole file; https with a certificate
     and its key in one file."""
-    handler = functools.partial(_Silent, directory=str(root))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    with _serve(_Silent, root, certificate) as address:
+        yield address
+
+
+@contextmanager
+def _serve(handler: type[_Silent], root: Path, certificate: Path | None = None) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(root)))
     server.daemon_threads = True
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nlnet.data.encode import encode_frames
-from nlnet.data.manifest import Manifest, write_manifest
-from nlnet.data.shards import RawSample, write_shard
-from nlnet.data.video import VideoInfo
+from nlnet.data.media.encode import encode_frames
+from nlnet.data.media.video import VideoInfo
+from nlnet.data.shards.manifest import Manifest, write_manifest
+from nlnet.data.shards.writer import RawSample, write_shard
 
 CLASSES = 4
 FRAMES, SIZE, FPS = 8, 32, 8.0

@@ -7,6 +7,13 @@ from typing import Any
 from pytorch_lightning.callbacks import Callback
 
 
+def killer(moment: str, count: int, number: int, rank: int = 0) -> list[str]:
+    """The words of a command line that send the run a signal; see `SignalAt`."""
+    values = {"moment": moment, "count": count, "number": int(number), "rank": rank}
+    words = [f"+callbacks.killer.{name}={value}" for name, value in values.items()]
+    return ["extras.allow_targets=[helpers]", "+callbacks.killer._target_=helpers.signalling.SignalAt", *words]
+
+
 class SignalAt(Callback):
     """Sends `number` once, at the `count`-th time (from 1) that `moment` comes."""
 

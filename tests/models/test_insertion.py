@@ -63,11 +63,13 @@ def seeded(model: nn.Module, *args: Any) -> Any:
     return model(*args)
 
 
-def assert_an_unchanged_network(model: nn.Module, places: dict[str, str], x: Any, check: Callable[..., bool]) -> None:
-    """After insertion: as many blocks as places, the host's keys and state, and its output in train and eval mode."""
+def assert_an_unchanged_network(
+    model: nn.Module, positions: dict[str, str], x: Any, check: Callable[..., bool]
+) -> None:
+    """After insertion: a block at each position, the host's keys and state, and its output in train and eval mode."""
     plain = copy.deepcopy(model)
-    assert insert_nonlocal(model, places, example_inputs=x) is model
-    assert len(blocks_of(model)) == len(places)
+    assert insert_nonlocal(model, positions, example_inputs=x) is model
+    assert len(blocks_of(model)) == len(positions)
     extra = {key for key in model.state_dict() if any(key.startswith(f"{name}.") for name in blocks_of(model))}
     assert [key for key in model.state_dict() if key not in extra] == list(plain.state_dict())
     missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
@@ -83,9 +85,9 @@ def assert_an_unchanged_network(model: nn.Module, places: dict[str, str], x: Any
 def test_resnet50(models: Any) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 64, 64)
-    places = {"layer3.5": "before", "layer2": "after", "layer1.0.bn3": "after", "maxpool": "before"}
+    positions = {"layer3.5": "before", "layer2": "after", "layer1.0.bn3": "after", "maxpool": "before"}
     model = models.resnet50(weights=None)
-    assert_an_unchanged_network(model, places, x, lambda a, b: torch.equal(seeded(a, x), seeded(b, x)))
+    assert_an_unchanged_network(model, positions, x, lambda a, b: torch.equal(seeded(a, x), seeded(b, x)))
     assert {name: (block.dims, block.channels) for name, block in blocks_of(model).items()} == {
         "maxpool.nonlocal_before": (2, 64),
         "layer1.0.bn3.nonlocal_after": (2, 256),
@@ -98,8 +100,8 @@ def test_r3d_18(models: Any) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 32, 32)
     model = models.video.r3d_18(weights=None)
-    places = {"layer2.1": "before", "stem": "after", "layer3": "before"}
-    assert_an_unchanged_network(model, places, x, lambda a, b: torch.equal(seeded(a, x), seeded(b, x)))
+    positions = {"layer2.1": "before", "stem": "after", "layer3": "before"}
+    assert_an_unchanged_network(model, positions, x, lambda a, b: torch.equal(seeded(a, x), seeded(b, x)))
     assert {block.dims for block in blocks_of(model).values()} == {3}
 
 
@@ -122,8 +124,8 @@ def test_mask_rcnn(models: Any) -> None:
         features = [m.backbone(image[None])["0"] for m in (a, b)]
         return torch.equal(*features) and all(torch.equal(mine[0][key], theirs[0][key]) for key in mine[0])
 
-    places = {"backbone.body.layer3.5": "before", "roi_heads.mask_head.3": "after"}
-    assert_an_unchanged_network(model, places, [image], same)
+    positions = {"backbone.body.layer3.5": "before", "roi_heads.mask_head.3": "after"}
+    assert_an_unchanged_network(model, positions, [image], same)
 
 
 def test_a_trained_block_changes_the_network_and_learns() -> None:
@@ -219,8 +221,8 @@ def test_the_block_takes_type_mode_and_options_of_its_place() -> None:
     model = Host().double().train()
     model.conv.eval()
     x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
-    places = {"conv": "before", "stem.0": "after"}
-    insert_nonlocal(model, places, example_inputs=(x,), pairwise="dot_product", norm="none")
+    positions = {"conv": "before", "stem.0": "after"}
+    insert_nonlocal(model, positions, example_inputs=(x,), pairwise="dot_product", norm="none")
     found = {name: (b.g.weight.dtype, b.training, b.pairwise) for name, b in blocks_of(model).items()}
     assert found == {
         "stem.0.nonlocal_after": (torch.float64, True, "dot_product"),
@@ -241,7 +243,7 @@ def test_options_that_change_the_output_must_be_asked_for() -> None:
 
 
 def mistakes() -> Iterator[Any]:
-    yield {}, "places is empty"
+    yield {}, "positions is empty"
     yield {"convv": "before"}, "no submodule 'convv'; nearest: conv"
     yield {"": "before"}, "no submodule ''"
     yield {"conv": "inside"}, "say 'before' or 'after'"
@@ -252,11 +254,11 @@ def mistakes() -> Iterator[Any]:
     yield {"stem": "after", "stem.2": "after"}, "a non-local block after 'stem.2' already"
 
 
-@pytest.mark.parametrize(("places", "message"), list(mistakes()), ids=str)
-def test_mistakes_are_named_and_leave_the_model_alone(places: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(("positions", "message"), list(mistakes()), ids=str)
+def test_mistakes_are_named_and_leave_the_model_alone(positions: dict[str, Any], message: str) -> None:
     model = Host()
     with pytest.raises(UserError, match=message):
-        insert_nonlocal(model, places, example_inputs=torch.randn(2, 3, 6, 6))
+        insert_nonlocal(model, positions, example_inputs=torch.randn(2, 3, 6, 6))
     assert blocks_of(model) == {}
 
 

@@ -43,7 +43,7 @@ def test_sizes_are_the_published_ones(name: str) -> None:
         row.parameters, **({"rel": 0.005} if row.source == table.PAPER else {"abs": 0.01})
     )
     if row.gmacs is not None:
-        # figures with norms are larger; the tests below compare the same count
+        # published counts with norms are larger; the tests below compare the same count
         assert gmacs == pytest.approx(row.gmacs, rel=0.02 if "norms" in row.source else 0.005)
 
 

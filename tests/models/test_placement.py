@@ -6,13 +6,13 @@ import pytest
 
 from nlnet.errors import UserError
 from nlnet.models.networks import NETWORKS
-from nlnet.models.placement import place
+from nlnet.models.placement import resolve_placement
 
 
 def names(nonlocal_blocks: int | str | Sequence[str], network: str = "r50") -> list[str]:
     of = NETWORKS[f"c2d_{network}"]
     blocks = {name: stage.blocks for name, stage in of.stages.items()}
-    return [f"{stage}.{i}" for stage, i in place(nonlocal_blocks, blocks, of.places)]
+    return [f"{stage}.{i}" for stage, i in resolve_placement(nonlocal_blocks, blocks, of.placements)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every network that an experiment trains takes an optimiser step with its recipe's clip.
+"""Every network that an experiment trains takes an optimizer step with its recipe's clip.
 
 Those of 101 layers or 128 frames are stepped on the meta device, which follows shapes and types and computes nothing.
 """
@@ -13,9 +13,9 @@ import yaml
 
 from nlnet import build_model
 from nlnet.models import ResNet3d
-from nlnet.tasks.parameter_groups import parameter_groups
+from nlnet.optim.parameter_groups import parameter_groups
 
-RECIPES = yaml.safe_load((Path(__file__).parents[1] / "runs" / "golden" / "recipes.yaml").read_text())
+RECIPES = yaml.safe_load((Path(__file__).parents[1] / "config" / "golden" / "recipes.yaml").read_text())
 
 
 def networks() -> dict[str, tuple[dict[str, Any], int, int]]:

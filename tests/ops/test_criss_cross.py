@@ -6,7 +6,7 @@ from torch import Tensor
 
 from nlnet.ops import criss_cross
 
-# images and videos; a single row, column and position, where the centre must still be there once
+# images and videos; a single row, column and position, where the center must still be there once
 SIZES = [(4, 5), (5, 4), (1, 6), (6, 1), (1, 1), (3, 4, 5), (1, 4, 3), (2, 1, 1)]
 
 
@@ -37,12 +37,12 @@ def test_it_is_attention_within_the_cross(size: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("size", "keys"), [((4, 5), 8), ((3, 4, 5), 10)])
-def test_the_centre_counts_once(size: tuple[int, ...], keys: int) -> None:
+def test_the_center_counts_once(size: tuple[int, ...], keys: int) -> None:
     """With equal weights, a one at the position itself arrives as 1 / (H + W - 1), or 1 / (T + H + W - 2)."""
     query, key, value = torch.zeros(1, 1, *size), torch.zeros(1, 1, *size), torch.zeros(1, 1, *size)
-    centre = (0, 0, *(length // 2 for length in size))
-    value[centre] = 1
-    assert criss_cross(query, key, value)[centre].item() == pytest.approx(1 / keys)
+    center = (0, 0, *(length // 2 for length in size))
+    value[center] = 1
+    assert criss_cross(query, key, value)[center].item() == pytest.approx(1 / keys)
 
 
 @pytest.mark.parametrize("size", [(2, 3), (1, 1), (2, 2, 2)], ids=str)

@@ -51,7 +51,7 @@ def oracle(x: Tensor, *, h: float, sigma: float, patch_size: int, search_distanc
             torch.stack([at(image, [p + q for p, q in zip(i, o, strict=True)]) for o in w], dim=1) for i in positions
         ]
         for i, patch_i in zip(positions, patches_PCO, strict=True):
-            normaliser = 0.0
+            normalizer = 0.0
             for j, patch_j in zip(positions, patches_PCO, strict=True):
                 if max(abs(p - q) for p, q in zip(i, j, strict=True)) > search_distance:
                     continue
@@ -61,9 +61,9 @@ def oracle(x: Tensor, *, h: float, sigma: float, patch_size: int, search_distanc
                     ).sum()
                 )
                 f = math.exp(-max(d - 2 * sigma**2, 0) / h**2) if i != j else 1.0
-                normaliser += f
+                normalizer += f
                 y[(clip, slice(None), *i)] += f * at(image, j)
-            y[(clip, slice(None), *i)] /= normaliser
+            y[(clip, slice(None), *i)] /= normalizer
     return y
 
 
@@ -153,9 +153,9 @@ def photograph(media: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def volume(photograph: np.ndarray) -> np.ndarray:
-    """(10, 32, 32): a camera that pans over the photograph, in grey."""
-    grey = photograph.mean(axis=2)
-    return np.stack([grey[40:72, 30 + 2 * t : 62 + 2 * t] for t in range(10)])
+    """(10, 32, 32): a camera that pans over the photograph, in gray."""
+    gray = photograph.mean(axis=2)
+    return np.stack([gray[40:72, 30 + 2 * t : 62 + 2 * t] for t in range(10)])
 
 
 def noisy(image: np.ndarray) -> np.ndarray:

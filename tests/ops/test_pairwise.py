@@ -76,27 +76,27 @@ def test_no_further_from_the_equation_than_the_stored_map(pairwise: str, dtype: 
         if truth.abs().max() > torch.finfo(dtype).max / 2:
             return  # the result itself is out of the type's range
         y = PAIRWISE[pairwise](*given_)
-        stored = PAIRWISE[pairwise](*given_, form="materialised")
+        stored = PAIRWISE[pairwise](*given_, algorithm="materialized")
         assert torch.isfinite(y).all()
         assert error(y, truth) <= 3 * error(stored, truth) + 4 * torch.finfo(dtype).eps
 
     agrees()
 
 
-FORMS = [
-    ("gaussian", "blocked"),
-    ("embedded_gaussian", "blocked"),
+ALGORITHMS = [
+    ("gaussian", "tiled"),
+    ("embedded_gaussian", "tiled"),
     ("dot_product", "associative"),
     ("concatenation", "sorted"),
-    *((pairwise, "materialised") for pairwise in PAIRWISE),
+    *((pairwise, "materialized") for pairwise in PAIRWISE),
 ]
 
 
-@pytest.mark.parametrize(("pairwise", "form"), FORMS)
+@pytest.mark.parametrize(("pairwise", "algorithm"), ALGORITHMS)
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 33, 20, 8, 5)], ids=str)
-def test_every_form_is_the_equation(pairwise: str, form: str, shape: tuple[int, ...]) -> None:
+def test_every_algorithm_is_the_equation(pairwise: str, algorithm: str, shape: tuple[int, ...]) -> None:
     inputs = tensors(pairwise, shape)
-    y = PAIRWISE[pairwise](*inputs, form=form)
+    y = PAIRWISE[pairwise](*inputs, algorithm=algorithm)
     torch.testing.assert_close(y, oracle(pairwise, *inputs), rtol=1e-10, atol=1e-10)
 
 
@@ -107,13 +107,13 @@ def test_affinity_is_the_map(pairwise: str, shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(affinity(pairwise, theta, phi) @ g, oracle(pairwise, theta, phi, g))
 
 
-@pytest.mark.parametrize(("pairwise", "form"), FORMS[:4])
+@pytest.mark.parametrize(("pairwise", "algorithm"), ALGORITHMS[:4])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gradients(pairwise: str, form: str, shape: tuple[int, ...]) -> None:
+def test_gradients(pairwise: str, algorithm: str, shape: tuple[int, ...]) -> None:
     inputs = [t.requires_grad_() for t in tensors(pairwise, shape, seed=3)]
 
     def operation(*tensors_: Tensor) -> Tensor:
-        return PAIRWISE[pairwise](*tensors_, form=form)
+        return PAIRWISE[pairwise](*tensors_, algorithm=algorithm)
 
     assert torch.autograd.gradcheck(operation, inputs)
     if pairwise != "concatenation":
@@ -136,7 +136,7 @@ def test_half_precision_sums_wide(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", PAIRWISE)
 def test_compiles_whole(name: str) -> None:
     inputs = [t.float() for t in tensors(name, (2, 12, 6, 4, 4))]
-    operation: Callable[..., Tensor] = torch.compile(PAIRWISE[name], fullgraph=True, backend="aot_eager")
+    operation: Callable[..., Tensor] = torch.compile(PAIRWISE[name].__call__, fullgraph=True, backend="aot_eager")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         y = operation(*inputs)
@@ -157,7 +157,7 @@ ONES = torch.ones(2, 5, 4)
         (lambda: dot_product(ONES, ONES.double(), ONES), r"theta is torch.float32 and phi is torch.float64"),
         (lambda: gaussian(ONES.long(), ONES.long(), ONES.long()), r"not a floating point type"),
         (lambda: dot_product(ONES.to("meta"), ONES, ONES), r"theta is on meta and phi on cpu"),
-        (lambda: dot_product(ONES, ONES, ONES, form="sorted"), r"sorted"),
+        (lambda: dot_product(ONES, ONES, ONES, algorithm="sorted"), r"sorted"),
         (lambda: affinity("cosine", ONES, ONES), r"unknown pairwise function 'cosine'"),
         (lambda: affinity("dot_product", ONES, ONES, scale=2.0), r"has no scale"),
     ],

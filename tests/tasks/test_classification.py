@@ -10,10 +10,9 @@ from torch import nn
 
 from nlnet import build_model
 from nlnet.errors import UserError
+from nlnet.optim.parameter_groups import parameter_groups
+from nlnet.optim.total_steps import total_steps
 from nlnet.tasks import ClassificationTask
-from nlnet.tasks.classification import check_kind
-from nlnet.tasks.parameter_groups import parameter_groups
-from nlnet.tasks.total_steps import total_steps
 
 
 def make_task(kind):
@@ -78,9 +77,9 @@ def test_weights_decay_and_norms_and_biases_do_not():
     assert norms < {names[id(p)] for p in kept["params"]}
 
 
-def decaying(net, undecayed):
+def decaying(net, no_weight_decay):
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    decayed, kept = parameter_groups(net, undecayed)
+    decayed, kept = parameter_groups(net, no_weight_decay)
     assert (kept["weight_decay"], "weight_decay" in decayed) == (0.0, False)
     return {names[id(p)] for p in decayed["params"]}, {names[id(p)] for p in kept["params"]}
 
@@ -95,7 +94,7 @@ def test_the_official_recipe_keeps_decay_off_norms_alone():
     assert (everything, nothing) == (decayed | kept, set())
     frozen = build_model("c2d_demo", nonlocal_blocks=1, num_classes=4, norm="frozen")
     assert decaying(frozen, "norms") == (decayed, set())
-    with pytest.raises(UserError, match=r"optim\.undecayed=norm is unknown; nearest: norms"):
+    with pytest.raises(UserError, match=r"optim\.no_weight_decay=norm is unknown; nearest: norms"):
         parameter_groups(net, "norm")
 
 
@@ -122,4 +121,4 @@ def test_what_is_refused():
     with pytest.raises(UserError, match="max_epochs"):
         total_steps(SimpleNamespace(max_epochs=-1, max_steps=-1))
     with pytest.raises(UserError, match="task=multilabel"):
-        check_kind("multiclass", "multilabel", "/data")
+        ClassificationTask.check_kind("multiclass", SimpleNamespace(kind="multilabel", shards="/data"))

@@ -7,7 +7,7 @@ import torch.distributed
 from helpers.detection import CATEGORY_IDS, batch, demo_net, target, task
 from helpers.processes import run_ranks
 from nlnet.errors import UserError
-from nlnet.runs.resume import seed_everything_for
+from nlnet.runs.callbacks.exact_resume import seed_everything_for
 
 MASK_LOSSES = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
 
@@ -55,8 +55,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(
     )
 
 
-def test_an_evaluation_counts_readable_images_once_and_writes_what_it_judged(tmp_path):
-    truth = {
+def test_an_evaluation_counts_readable_images_once_and_writes_what_it_evaluated(tmp_path):
+    annotations = {
         "images": [{"id": k, "width": 64, "height": 64} for k in (11, 12, 13)],
         "categories": [{"id": k, "name": str(k)} for k in CATEGORY_IDS],
         "annotations": [
@@ -64,7 +64,7 @@ def test_an_evaluation_counts_readable_images_once_and_writes_what_it_judged(tmp
              "segmentation": [[4, 6, 40, 6, 40, 50, 4, 50]]},
         ],
     }  # fmt: skip
-    made = task(demo_net(), ground_truth=lambda: truth)
+    made = task(demo_net(), ground_truth=lambda: annotations)
     made.trainer.default_root_dir = str(tmp_path)
     made.eval()
     found = target(11, [[4, 6, 40, 50]], [1])
@@ -121,7 +121,7 @@ def work(rank, world, port, folder):
     torch.save([loss, gradients, logged, str(raised.value), str(stopped.value)], folder / f"{rank}.pt")
 
 
-def test_a_rank_whose_whole_share_fails_changes_nothing_and_all_ranks_stop_together(tmp_path):
+def test_a_rank_whose_whole_slice_fails_changes_nothing_and_all_ranks_stop_together(tmp_path):
     assert run_ranks(work, 2, tmp_path) == [0, 0]
     (loss, gradients, logged, reason, stopped), (none, others, again, same, too) = (
         torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nlnet.checkpoints import alexhex7, caffe2, gluoncv, mmaction2, pytorchvideo, slowfast, torchvision
 from nlnet.checkpoints.infer import Shape, infer, make, shapes
+from nlnet.checkpoints.mismatch import filled
 from nlnet.checkpoints.report import Report
-from nlnet.checkpoints.source import Source, rename
+from nlnet.checkpoints.sources import alexhex7, caffe2, gluoncv, mmaction2, pytorchvideo, slowfast, torchvision
+from nlnet.checkpoints.sources.source import Source, rename
 from nlnet.errors import UserError, nearest
 
 Reader = Callable[[Path, Path | None], Source]
@@ -39,27 +40,17 @@ class Converted:
     source: str
 
     def build(self) -> nn.Module:
-        """The network in evaluation mode. Missing keys that were allowed keep their initial values."""
-        return build(self.model, self.state_dict, self.report.missing)
+        """The network in evaluation mode. Missing keys that were allowed keep their initial values.
+
+        Raises UserError if the weights are not those of the network.
+        """
+        return filled(make(self.model), self.state_dict, f"the {self.source} checkpoint", self.report.missing)
 
     def save(self, path: str | Path) -> None:
         """A PyTorch file of tensors and plain values."""
         content = {"model": self.model, "state_dict": self.state_dict, "missing": list(self.report.missing)}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         torch.save(content | {"source": self.source}, path)
-
-
-def build(
-    model: Mapping[str, Any], state: Mapping[str, Tensor], missing: Sequence[str] | Mapping[str, str]
-) -> nn.Module:
-    """The network or block of these arguments with these weights, in evaluation mode; only `missing` may be missing.
-
-    Raises RuntimeError, as `load_state_dict` does, if the weights are not this network's.
-    """
-    net = make(model)
-    initial = net.state_dict()
-    net.load_state_dict({**{key: initial[key] for key in missing if key in initial}, **state})
-    return net.eval()
 
 
 def convert(

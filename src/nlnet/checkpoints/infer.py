@@ -14,8 +14,15 @@ Shape = tuple[int, ...]
 
 
 def make(model: Mapping[str, Any]) -> nn.Module:
-    """The network of these arguments of `build_model`, or the block of these of `NonLocalBlock` ("channels")."""
-    return NonLocalBlock(**model) if "channels" in model else build_model(**model)
+    """The network of these arguments of `build_model`, or the block of these of `NonLocalBlock` ("channels").
+
+    Raises UserError for arguments that it does not have, or refuses.
+    """
+    function = NonLocalBlock if "channels" in model else build_model
+    try:
+        return function(**model)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{function.__name__} cannot be called with {dict(model)}: {error}") from error
 
 
 def shapes(model: Mapping[str, Any]) -> dict[str, Shape]:

@@ -1,58 +1,78 @@
 """`nlnet.from_pretrained`: a network with its weights, from a run or from a converted file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from nlnet.checkpoints.convert import build
-from nlnet.checkpoints.source import load
+from nlnet.checkpoints.files import FOREIGN, read_file
+from nlnet.checkpoints.infer import make
+from nlnet.checkpoints.mismatch import filled
+from nlnet.checkpoints.targets import accepts, allowed_target, plain_arguments
 from nlnet.errors import UserError
 
-_BUILD_MODEL = ("nlnet.build_model", "nlnet.models.build_model", "nlnet.models.build.build_model")
 
-
-def from_pretrained(path: str | Path) -> nn.Module:
+def from_pretrained(path: str | Path, *, allow_targets: Sequence[str] = ()) -> nn.Module:
     """The network saved in `path`, in evaluation mode: clip (B, 3, T, H, W) -> logits (B, classes).
 
     Args:
         path: a run's folder (its best checkpoint, else its last), a checkpoint of a run, or a file that
             `nlnet-convert` or `Converted.save` wrote. Only tensors and plain values are read; nothing is run.
+        allow_targets: packages whose functions and classes may be imported and called to build the network of a run
+            that is not one of `build_model`'s, such as ["mine"]. It is called with the settings of the run, and with as
+            many `num_classes` as the run had classes.
 
-    Raises UserError if there is no such file, or if it does not say which network it is of.
+    Raises UserError if there is no such file, if it does not say which network it is of, if that network's package is
+    not allowed, or if the weights are not the network's.
     """
     file = checkpoint_file(Path(path))
-    return saved(load(file), file).build()
+    return saved(read_file(file), file, allow_targets).build()
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What is in a checkpoint, before the network is made: the arguments of `build_model` and its weights."""
+    """What is in a checkpoint, before the network is made."""
 
     file: Path
-    model: Mapping[str, Any]
+    make: Callable[[], Any]
     state: Mapping[str, Tensor]
     missing: Sequence[str]
 
     def build(self) -> nn.Module:
-        """The network, in evaluation mode. Raises UserError if the weights are not its own."""
+        """The network, in evaluation mode. Raises UserError if it cannot be made, or the weights are not its own."""
         try:
-            return build(self.model, self.state, self.missing)
-        except (RuntimeError, TypeError) as error:
-            raise UserError(f"{self.file}: its weights are not those of the network it names: {error}") from error
+            net = self.make()
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.file}: the network it names cannot be built with its settings: {error}") from error
+        if not isinstance(net, nn.Module):
+            raise UserError(f"{self.file}: the network it names is a {type(net).__name__}, not a torch.nn.Module")
+        return filled(net, self.state, str(self.file), self.missing)
 
 
-def saved(content: Any, file: Path) -> Saved:
-    """`content` as a run or `nlnet-convert` wrote it to `file`. Raises UserError if neither did."""
-    if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
-        raise UserError(f"{file}: neither a run's checkpoint nor a converted file; convert others with nlnet-convert")
-    state = content["state_dict"]
-    if isinstance(content.get("model"), Mapping):
-        return Saved(file, dict(content["model"]), state, content.get("missing", []))
-    state = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
-    return Saved(file, _of_run(content.get("hyper_parameters"), state, file), state, [])
+def saved(content: Mapping[str, Any], file: Path, allow_targets: Sequence[str] = ()) -> Saved:
+    """`content` as a run or `nlnet-convert` wrote it to `file`; see `from_pretrained`. Raises UserError if neither."""
+    if not isinstance(content.get("state_dict"), Mapping):
+        raise UserError(f"{file}: neither a run's checkpoint nor a converted file; {FOREIGN}")
+    state, model = content["state_dict"], content.get("model")
+    if isinstance(model, Mapping):
+        missing = content.get("missing")
+        return Saved(file, partial(make, dict(model)), state, missing if isinstance(missing, list) else [])
+    state = {key.removeprefix("net."): value for key, value in state.items() if str(key).startswith("net.")}
+    return Saved(file, _network_of_run(content, state, file, allow_targets), state, [])
+
+
+def run_state(content: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The weights under the names of a run's task; a converted file has the network's own.
+
+    Raises UserError if there are none.
+    """
+    state = content.get("state_dict")
+    if not isinstance(state, Mapping):
+        raise UserError(f"{where}: neither a run's checkpoint nor a converted file; {FOREIGN}")
+    return {f"net.{key}": value for key, value in state.items()} if isinstance(content.get("model"), Mapping) else state
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -66,13 +86,20 @@ def checkpoint_file(path: Path) -> Path:
     return found
 
 
-def _of_run(settings: Any, state: Mapping[str, Tensor], file: Path) -> dict[str, Any]:
-    """The arguments of `build_model` from the configuration that every checkpoint of a run carries."""
+def _network_of_run(
+    content: Mapping[str, Any], state: Mapping[str, Tensor], file: Path, allow_targets: Sequence[str]
+) -> Callable[[], Any]:
+    """What makes the network, from the configuration that every checkpoint of a run carries."""
+    settings = content.get("hyper_parameters")
     model = settings.get("model") if isinstance(settings, Mapping) else None
-    if not isinstance(model, Mapping) or model.get("_target_") not in _BUILD_MODEL:
-        target = model.get("_target_") if isinstance(model, Mapping) else None
-        raise UserError(f"{file}: its network ({target}) is not one of nlnet.build_model's; build it yourself")
-    arguments = {key: value for key, value in model.items() if not key.startswith("_")}
-    if "fc.weight" in state:
-        arguments["num_classes"] = state["fc.weight"].shape[0]
-    return arguments
+    if not isinstance(model, Mapping) or not isinstance(model.get("_target_"), str):
+        raise UserError(f"{file}: its settings do not say which network it is of; build it yourself")
+    target, arguments = model["_target_"], plain_arguments(model, str(file))
+    if target == "nlnet.build_model":
+        return partial(make, arguments | ({"num_classes": len(state["fc.weight"])} if "fc.weight" in state else {}))
+    function = allowed_target(target, allow_targets, str(file))
+    if isinstance(classes := content.get("classes"), list) and accepts(function, "num_classes"):
+        arguments["num_classes"] = len(classes)
+    if not accepts(function, "dropout"):
+        arguments.pop("dropout", None)  # debug=overfit turns it off in any network
+    return partial(function, **arguments)

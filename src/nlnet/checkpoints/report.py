@@ -9,7 +9,7 @@ from nlnet.errors import UserError
 
 @dataclass
 class Report:
-    """Every key of a source file and of the network made from it, in one of these places."""
+    """Every key of a source file and of the network made from it, in one of these groups."""
 
     mapped: dict[str, str] = field(default_factory=dict)
     """Source key -> our key, values unchanged but for the shape."""
@@ -18,9 +18,9 @@ class Report:
     made: dict[str, str] = field(default_factory=dict)
     """Our key -> the constant it got, for what the source has no key for."""
     training: list[str] = field(default_factory=list)
-    """Source keys of the optimiser's and the schedule's state."""
+    """Source keys of the optimizer's and the schedule's state."""
     left_over: dict[str, str] = field(default_factory=dict)
-    """Source key -> why it has no place in the network."""
+    """Source key -> why the network has nothing for it."""
     missing: dict[str, str] = field(default_factory=dict)
     """Our key -> why no source key fills it; it keeps its initial value."""
 
@@ -43,7 +43,7 @@ class Report:
         yield from (f"{kind:<10} {key}: {why}" for kind, key, why in self._open())
 
     def counts(self) -> str:
-        """The sizes of all places in one line."""
+        """The sizes of all groups in one line."""
         sizes = {name.replace("_", " "): len(getattr(self, name)) for name in self.__dataclass_fields__}
         return ", ".join(f"{size} {name}" for name, size in sizes.items())
 

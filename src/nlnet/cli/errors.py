@@ -6,8 +6,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from nlnet.config.compose import explain
 from nlnet.errors import RunInterrupted, UserError
-from nlnet.runs.config import explain
 
 
 def run(command: Callable[[], Any], config_name: str = "train") -> Any:

@@ -7,10 +7,10 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from nlnet.cli.errors import run
-from nlnet.data.plan import Settings
-from nlnet.data.prepare import prepare
+from nlnet.config.paths import config_dir
+from nlnet.data.prepare.run import prepare
+from nlnet.data.prepare.settings import Settings
 from nlnet.errors import UserError
-from nlnet.runs.paths import config_dir
 
 _HOW = "such as: python src/prepare.py dataset=charades source=FOLDER out=FOLDER"
 

@@ -45,7 +45,7 @@ def import_bolts() -> ModuleType:
 def bolts_warmup_cosine(
     optimizer: Optimizer, total_steps: int, *, warmup_steps: float, warmup_start_lr: float = 0.0, min_lr: float = 0.0
 ) -> LRScheduler:
-    """pl_bolts' LinearWarmupCosineAnnealingLR, to be stepped after each optimiser step.
+    """pl_bolts' LinearWarmupCosineAnnealingLR, to be stepped after each optimizer step.
 
     With T = total_steps and w = warmup_steps, where a value below 1 is a share of T and stands for two steps at least,
     the rate of a parameter group of base rate b at step k is

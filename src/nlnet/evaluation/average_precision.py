@@ -33,6 +33,6 @@ def charades_map(scores_NK: Tensor, targets_NK: Tensor) -> Tensor:
     """The mean of the classes' average precisions over the classes that have at least one positive.
 
     Videos without any action stay in as negatives of every class. (A macro mean that counts an absent class as 0
-    would lower the figure by the share of absent classes.)
+    would lower the metric by the fraction of absent classes.)
     """
     return class_average_precisions(scores_NK, targets_NK).nanmean()

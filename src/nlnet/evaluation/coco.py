@@ -16,8 +16,8 @@ KINDS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 """Our word for what is compared, and pycocotools'."""
 
 _AREAS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-FIGURES = {"box": _AREAS, "mask": _AREAS, "keypoint": ("AP", "AP50", "AP75", "AP_medium", "AP_large")}
-"""What is reported of each kind: the first figures of pycocotools' summary, in its order."""
+METRICS = {"box": _AREAS, "mask": _AREAS, "keypoint": ("AP", "AP50", "AP75", "AP_medium", "AP_large")}
+"""What is reported of each kind: the first numbers of pycocotools' summary, in its order."""
 
 
 def to_results(
@@ -64,7 +64,7 @@ def average_precisions(
     image_ids: Iterable[int] | None = None,
     sigmas: Sequence[float] | None = None,
 ) -> dict[str, float]:
-    """The figures in `FIGURES[kind]`; -1 where the ground truth has nothing to find, as pycocotools says it.
+    """The metrics in `METRICS[kind]`; -1 where the ground truth has nothing to find, as pycocotools says it.
 
     Masks are judged without the boxes of the results, so that an instance is small or large by the area of its mask,
     as on COCO's server; keypoints with them.
@@ -90,7 +90,7 @@ def average_precisions(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: float(value) for name, value in zip(FIGURES[kind], evaluation.stats, strict=False)}
+    return {name: float(value) for name, value in zip(METRICS[kind], evaluation.stats, strict=False)}
 
 
 def _index(ground_truth: Mapping[str, Any]) -> COCO:

@@ -1,24 +1,25 @@
-"""Two models on the same videos: the difference of their figures, with a paired bootstrap interval."""
+"""Two models on the same videos: the difference of their metrics, with a paired bootstrap interval."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nlnet.errors import UserError
-from nlnet.evaluation.figures import hits
+from nlnet.evaluation.metrics import Metrics, hits
 from nlnet.evaluation.predictions import Predictions
 
-_TOGETHER = 64  # resamplings that are in memory at a time
+_RESAMPLINGS = 64  # in memory at a time
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""(S, N) how often each video was drawn in S resamplings -> (S,) the figure of each."""
+"""(S, N) how often each video was drawn in S resamplings -> (S,) the metric of each."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of two models and of both together, their difference b - a, and the interval that holds it."""
+    """A metric of two models and of both together, their difference b - a, and the interval that holds it."""
 
     name: str
     a: float
@@ -30,17 +31,24 @@ class Difference:
 
 
 def compare(
-    a: Predictions, b: Predictions, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0
+    a: Predictions,
+    b: Predictions,
+    *,
+    samples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    further: Metrics | None = None,
 ) -> list[Difference]:
     """top1 and top5, or mAP, of two models on the same videos, and b - a with its percentile bootstrap interval.
 
-    The videos are drawn with replacement, the same for both models (a paired bootstrap). `both` is the figure of the
+    The videos are drawn with replacement, the same for both models (a paired bootstrap). `both` is the metric of the
     mean of the two models' scores, each divided by its number of views where it is their sum.
 
     Args:
         samples: how many times the videos are drawn.
-        confidence: the share of the resampled differences inside the interval.
+        confidence: the fraction of the resampled differences inside the interval.
         seed: of the drawing.
+        further: further metrics by name, each computed anew for every resampling.
 
     Raises UserError where the videos, their classes or the kinds of task differ.
     """
@@ -48,12 +56,14 @@ def compare(
         raise ValueError(f"samples={samples}, confidence={confidence}: at least 1, and between 0 and 1")
     b = _aligned(a, b)
     scores = {"a": a.scores, "b": b.scores, "both": _mean_scores(a) + _mean_scores(b)}
-    statistics = {name: _statistics(a.kind, value, a.targets) for name, value in scores.items()}
+    statistics = {name: _statistics(a.kind, value, a.targets, further or {}) for name, value in scores.items()}
     everything = np.ones((1, len(a.keys)), np.int64)
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in statistics["a"]}
-    for first in range(0, samples, _TOGETHER):
-        counts_SN = rng.multinomial(len(a.keys), np.full(len(a.keys), 1 / len(a.keys)), min(_TOGETHER, samples - first))
+    for first in range(0, samples, _RESAMPLINGS):
+        counts_SN = rng.multinomial(
+            len(a.keys), np.full(len(a.keys), 1 / len(a.keys)), min(_RESAMPLINGS, samples - first)
+        )
         for name, values in drawn.items():
             values.append(statistics["b"][name](counts_SN) - statistics["a"][name](counts_SN))
     rest = (1 - confidence) / 2
@@ -81,8 +91,8 @@ def _aligned(a: Predictions, b: Predictions) -> Predictions:
             f"A and B are not of the same videos: {_shown(only_a)} only in A, {_shown(only_b)} only in B;"
             " evaluate both on the same shards"
         )
-    place = {key: row for row, key in enumerate(b.keys)}
-    rows = [place[key] for key in a.keys]
+    row_of = {key: row for row, key in enumerate(b.keys)}
+    rows = [row_of[key] for key in a.keys]
     if not np.array_equal(b.targets[rows], a.targets):
         raise UserError("A and B name different targets for the same videos; evaluate both on the same shards")
     return Predictions(b.kind, b.classes, a.keys, b.targets[rows], b.views[rows], b.protocol, b.groups)
@@ -93,18 +103,32 @@ def _shown(keys: Sequence[str]) -> str:
     return f"{len(keys)}{named}"
 
 
-def _statistics(kind: str, scores_NK: np.ndarray, targets: np.ndarray) -> Mapping[str, Statistic]:
+def _statistics(kind: str, scores_NK: np.ndarray, targets: np.ndarray, further: Metrics) -> Mapping[str, Statistic]:
+    others = {name: _resampled_statistic(metric, scores_NK, targets) for name, metric in further.items()}
     if kind == "multilabel":
-        return {"mAP": _map_statistic(scores_NK, targets)}
+        return {"mAP": map_statistic(scores_NK, targets)} | others
     found = hits(torch.from_numpy(scores_NK), torch.from_numpy(targets))
-    return {f"top{k}": _mean_statistic(value.numpy()) for k, value in found.items()}
+    return {f"top{k}": _mean_statistic(value.numpy()) for k, value in found.items()} | others
+
+
+def _resampled_statistic(
+    metric: Callable[[Tensor, Tensor], Tensor | float], scores_NK: np.ndarray, targets: np.ndarray
+) -> Statistic:
+    """Of a metric of which nothing is known: computed on the videos of each resampling, repeated as drawn."""
+    scores, all_targets = torch.from_numpy(scores_NK), torch.from_numpy(targets)
+
+    def of_each(counts_SN: np.ndarray) -> np.ndarray:
+        drawn = [torch.from_numpy(np.repeat(np.arange(len(counts_N)), counts_N)) for counts_N in counts_SN]
+        return np.array([float(metric(scores[rows], all_targets[rows])) for rows in drawn])
+
+    return of_each
 
 
 def _mean_statistic(hits_N: np.ndarray) -> Statistic:
     return lambda counts_SN: counts_SN @ hits_N.astype(np.float64) / counts_SN.sum(1)
 
 
-def _map_statistic(scores_NK: np.ndarray, targets_NK: np.ndarray) -> Statistic:
+def map_statistic(scores_NK: np.ndarray, targets_NK: np.ndarray) -> Statistic:
     """Average precision as `nlnet.evaluation.average_precision` defines it, with videos that count several times.
 
     Ranks are found once: over the ranked videos r of a class, with weights w and labels y, it is

@@ -1,51 +1,76 @@
-"""What a validation reports, computed over all videos at once and independent of batches and ranks."""
+"""The metrics of a classification from the scores and targets of all its samples.
 
-from collections.abc import Mapping, Sequence
+Functions alone: `nlnet-compare` and predictions need them without torchmetrics, whose import takes seconds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
-from nlnet.evaluation.figures import KINDS, figures
+from nlnet.errors import UserError
+from nlnet.evaluation.average_precision import class_average_precisions
+
+KINDS = ("multilabel", "multiclass")
+
+Metrics = Mapping[str, Callable[[Tensor, Tensor], Tensor | float]]
+"""Further metrics by name: (scores (N, K), targets) -> one number; targets as in `compute_metrics`."""
 
 
-class VideoMetrics(Metric):
-    """Gathers (index, score, target) of every video and reports the figures of its kind of task.
+def compute_metrics(
+    kind: str,
+    scores_NK: Tensor,
+    targets: Tensor,
+    groups: Mapping[str, Sequence[int]] | None = None,
+    further: Metrics | None = None,
+) -> tuple[dict[str, Tensor], list[int]]:
+    """The metrics of a kind of task, then the further ones; and the classes no sample has, left out of the mAP.
 
-    Always `videos`, their number. multilabel: `mAP`, the Charades mean average precision; for every named group of
-    classes `mAP_<group>` and `AUROC_<group>`. multiclass: `top1` and `top5`, shares of videos whose class is among the
-    highest 1 and 5 scores.
+    multilabel: `mAP`, the Charades mean average precision; for every named group of classes `mAP_<group>` and
+    `AUROC_<group>`. multiclass: `top1` and `top5`, fractions of samples whose class is among the highest 1 and 5.
 
-    The videos are sorted by index before anything is computed, so the result is bit-equal on any number of ranks.
+    Shapes: scores (N, K); targets (N, K) of 0 and 1 for multilabel, (N,) of class indices for multiclass.
+    Raises UserError where a further metric fails, gives no single number, or has the name of another.
     """
+    if kind == "multiclass":
+        metrics = {f"top{k}": value.double().mean() for k, value in hits(scores_NK, targets).items()}
+        absent: list[int] = []
+    else:
+        metrics, absent = _multilabel(scores_NK, targets, groups or {})
+    for name, metric in (further or {}).items():
+        if name in metrics:
+            raise UserError(f"task.metrics.{name}: there is a metric of this name already; choose another")
+        metrics[name] = _number(name, metric(scores_NK, targets))
+    return metrics, absent
 
-    full_state_update = False
-    indices: list[Tensor]
-    scores: list[Tensor]
-    targets: list[Tensor]
 
-    def __init__(self, kind: str, groups: Mapping[str, Sequence[int]] | None = None) -> None:
-        super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"kind={kind!r}; known: {', '.join(KINDS)}")
-        self.kind, self.groups = kind, dict(groups or {})
-        self.absent_classes: list[int] = []  # of the last computation: without a positive, so not in the mAP
-        for name in ("indices", "scores", "targets"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
+def hits(scores_NK: Tensor, targets_N: Tensor) -> dict[int, Tensor]:
+    """For k = 1, and 5 where there are more classes: (N,) whether fewer than k classes score as high as the target.
 
-    def update(self, indices: Tensor, scores: Tensor, targets: Tensor) -> None:
-        self.indices.append(indices)
-        self.scores.append(scores.float())
-        self.targets.append(targets)
+    Ties favor no class by its index: all of equal scores count as higher, and so do scores that are not a number.
+    """
+    own = scores_NK.gather(1, targets_N[:, None])
+    as_high = (~(scores_NK < own)).sum(1) - 1
+    return {k: as_high < k for k in (1, 5) if k == 1 or scores_NK.shape[1] > k}
 
-    def videos(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices, scores and targets of all videos, by index, on the CPU."""
-        indices = dim_zero_cat(self.indices).cpu()
-        order = torch.argsort(indices)
-        return indices[order], dim_zero_cat(self.scores).cpu()[order], dim_zero_cat(self.targets).cpu()[order]
 
-    def compute(self) -> dict[str, Tensor]:
-        _, scores, targets = self.videos()
-        result, self.absent_classes = figures(self.kind, scores, targets, self.groups)
-        return result | {"videos": torch.tensor(float(len(scores)))}
+def _multilabel(
+    scores_NK: Tensor, targets_NK: Tensor, groups: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, Tensor], list[int]]:
+    precisions = class_average_precisions(scores_NK, targets_NK)
+    metrics = {"mAP": precisions.nanmean()}
+    for name, classes in groups.items():
+        from torchmetrics.functional.classification import binary_auroc  # here: its import takes seconds
+
+        metrics[f"mAP_{name}"] = precisions[list(classes)].nanmean()
+        mixed = [k for k in classes if 0 < targets_NK[:, k].mean() < 1]
+        areas = [binary_auroc(scores_NK[:, k], targets_NK[:, k].long()) for k in mixed]
+        metrics[f"AUROC_{name}"] = torch.stack(areas).mean() if areas else torch.tensor(float("nan"))
+    return metrics, torch.nonzero(precisions.isnan()).flatten().tolist()
+
+
+def _number(name: str, value: Tensor | float) -> Tensor:
+    number = torch.as_tensor(value, dtype=torch.float64)
+    if number.numel() != 1:
+        raise UserError(f"task.metrics.{name}: gives {number.numel()} numbers, and a metric is one")
+    return number.reshape(())

@@ -1,4 +1,4 @@
-"""`predictions.parquet`: every video's scores, so that a figure can be computed again, models fused and compared."""
+"""`predictions.parquet`: every video's scores, so that a metric can be computed again, models fused and compared."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nlnet.errors import UserError
-from nlnet.evaluation.figures import KINDS, figures
+from nlnet.evaluation.metrics import KINDS, Metrics, compute_metrics
 from nlnet.evaluation.views import combine
 
 FILE = "predictions.parquet"
@@ -52,19 +52,20 @@ class Predictions:
         """(N, K) float32, combined over the views."""
         return combine(self.views, self.kind)
 
-    def figures(self) -> tuple[dict[str, Tensor], list[int]]:
-        """The figures of the videos; and of single views where there are several; and the classes without a video.
+    def metrics(self, further: Metrics | None = None) -> tuple[dict[str, Tensor], list[int]]:
+        """The metrics of the videos; and of single views where there are several; and the classes without a video.
 
         `clip1_...` are of each video's first view, in the first clip; `clip_...` take every view as a sample of its
         own. Both are the sanity checks of the official test.
         """
         targets = torch.from_numpy(self.targets)
-        result, absent = figures(self.kind, torch.from_numpy(self.scores), targets, self.groups)
+        scores = torch.from_numpy(self.scores)
+        result, absent = compute_metrics(self.kind, scores, targets, self.groups, further)
         count = self.views.shape[1]
         if count > 1:
             views = torch.from_numpy(self.views)
-            first, _ = figures(self.kind, views[:, 0], targets)
-            each, _ = figures(self.kind, views.flatten(0, 1), targets.repeat_interleave(count, 0))
+            first, _ = compute_metrics(self.kind, views[:, 0], targets)
+            each, _ = compute_metrics(self.kind, views.flatten(0, 1), targets.repeat_interleave(count, 0))
             result |= {f"clip1_{name}": value for name, value in first.items()}
             result |= {f"clip_{name}": value for name, value in each.items()}
         return result | {"videos": torch.tensor(float(len(self.keys)))}, absent

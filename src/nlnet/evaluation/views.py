@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlnet.data.augment import MEAN, STD
+from nlnet.data.batches.clip_transforms import MEAN, STD
 from nlnet.errors import UserError
 
 PAPER_SCALE = 256  # pixels of the short side in the tests of the paper and the official code
-CROPS = ("three", "centre", "whole")
+CROPS = ("three", "center", "whole")
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Views:
 
     Args:
         clips: how many clips of each video.
-        starts: where they start, a name in `nlnet.data.clips.STARTS`.
+        starts: where they start, a name in `nlnet.data.batches.sampling.STARTS`.
         scale: the short side in pixels that every frame is resized to; the long side is rounded down.
-        crops: "three" squares along the longer side, at its beginning, middle and end; "centre" for the middle one;
+        crops: "three" squares along the longer side, at its beginning, middle and end; "center" for the middle one;
             "whole" for the frame as it is.
         size: the side of the squares.
-        together: how many clips are in memory as network input at a time.
+        clips_per_forward: how many clips are in memory as network input at a time.
     """
 
     clips: int
@@ -39,7 +39,7 @@ class Views:
     scale: int
     crops: str
     size: int
-    together: int = 1
+    clips_per_forward: int = 1
 
     @property
     def per_video(self) -> int:
@@ -72,17 +72,17 @@ def cut(frames: Tensor, crops: str, size: int) -> list[Tensor]:
     return [frames[..., top : top + size, left : left + size] for top, left in corners]
 
 
-def make_views(video_NHWC: Tensor, places_CT: Tensor, views: Views) -> Iterator[tuple[list[int], Tensor]]:
+def make_views(video_NHWC: Tensor, clips_CT: Tensor, views: Views) -> Iterator[tuple[list[int], Tensor]]:
     """(numbers, network input (B, 3, T, h, w)) of all views of a video, some clips at a time.
 
     Views are numbered crop by crop, and clip by clip within a crop: number = crop * clips + clip.
 
     Args:
         video_NHWC: uint8 RGB frames.
-        places_CT: which frames each clip takes.
+        clips_CT: which frames each clip takes.
     """
-    for first in range(0, len(places_CT), views.together):
-        part_CT = places_CT[first : first + views.together]
+    for first in range(0, len(clips_CT), views.clips_per_forward):
+        part_CT = clips_CT[first : first + views.clips_per_forward]
         frames_TCHW = resize_short_side(video_NHWC[part_CT.flatten()].permute(0, 3, 1, 2), views.scale)
         inputs_CTCHW = ((frames_TCHW / 255 - MEAN) / STD).unflatten(0, part_CT.shape)
         for crop, cut_CTCHW in enumerate(cut(inputs_CTCHW, views.crops, views.size)):
@@ -91,16 +91,16 @@ def make_views(video_NHWC: Tensor, places_CT: Tensor, views: Views) -> Iterator[
 
 
 def view_scores(
-    net: nn.Module, video_NHWC: Tensor, places_CT: Tensor, views: Views, kind: str, window: tuple[int, int]
+    net: nn.Module, video_NHWC: Tensor, clips_CT: Tensor, views: Views, kind: str, window: tuple[int, int] | None
 ) -> Tensor:
     """(V, K) float32 scores of every view: softmax (multilabel: sigmoid) at each position, then their mean.
 
-    `net` has `dense` as `nlnet.models.resnet3d.ResNet3d` does; `window` is its second argument.
+    With a `window` `net` has `dense` as `nlnet.models.resnet3d.ResNet3d` does, and `window` is its second argument;
+    without one a view is a call of `net`, and has one position.
     """
-    dense: Any = net.dense
     scores: dict[int, Tensor] = {}
-    for numbers, inputs in make_views(video_NHWC, places_CT, views):
-        logits_BPK = dense(inputs, window).float()
+    for numbers, inputs in make_views(video_NHWC, clips_CT, views):
+        logits_BPK = _position_logits(net, inputs, window).float()
         probabilities = logits_BPK.sigmoid() if kind == "multilabel" else logits_BPK.softmax(-1)
         scores.update(zip(numbers, probabilities.mean(1), strict=True))
     return torch.stack([scores[number] for number in range(views.per_video)])
@@ -116,17 +116,41 @@ def combine(views_VK: np.ndarray, kind: str) -> np.ndarray:
     return views_VK.sum(-2, dtype=np.float64).astype(np.float32)
 
 
-def training_window(net: nn.Module, clip_shape: tuple[int, int, int, int]) -> tuple[int, int]:
+def training_window(
+    net: nn.Module, clip_shape: tuple[int, int, int, int], views: Views | None = None
+) -> tuple[int, int] | None:
     """(rows, columns) of the last feature map of a training clip (3, T, size, size), found without computing it.
 
-    Raises UserError for a network without `dense`, which cannot be applied to frames of any size.
+    None for a network without `dense`, which sees a view as a whole. Raises UserError where the views are whole frames:
+    such a network was made for squares, and what it makes of them is not the paper's test. Raises UserError too where
+    a view's feature map is smaller than the training clip's.
     """
     if not hasattr(net, "dense"):
-        raise UserError(
-            f"{type(net).__name__} has no method dense(clip, window) as nlnet.build_model's networks do, which tests"
-            " with many views need; use protocol=center"
-        )
+        if views is not None and views.crops == "whole":
+            raise UserError(
+                f"{type(net).__name__} has no method dense(clip, window) as nlnet.build_model's networks do, which"
+                " tests of whole frames need; use protocol=30view or protocol.crops=center"
+            )
+        return None
     with torch.no_grad():
         on_meta: Any = copy.deepcopy(net).eval().to("meta")
-        shape = on_meta.features(torch.empty(1, *clip_shape, device="meta")).shape
-    return shape[-2], shape[-1]
+        rows, columns = on_meta.features(torch.empty(1, *clip_shape, device="meta")).shape[-2:]
+        if views is not None:
+            side = views.scale if views.crops == "whole" else views.size
+            view = on_meta.features(torch.empty(1, *clip_shape[:2], side, side, device="meta")).shape[-2:]
+            if view[0] < rows or view[1] < columns:
+                raise UserError(
+                    f"protocol.scale={views.scale} protocol.size={views.size}: the feature map of a view,"
+                    f" {view[0]} x {view[1]}, is smaller than the {rows} x {columns} of a training clip"
+                    f" (data.size={clip_shape[-1]}), which the test averages over; give larger views, or the"
+                    " data.size that the network was trained on"
+                )
+    return rows, columns
+
+
+def _position_logits(net: nn.Module, inputs: Tensor, window: tuple[int, int] | None) -> Tensor:
+    """(B, P, K) logits of inputs (B, 3, T, h, w) at every position."""
+    if window is None:
+        return net(inputs)[:, None]
+    dense: Any = net.dense
+    return dense(inputs, window)

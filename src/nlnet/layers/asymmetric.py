@@ -1,6 +1,7 @@
 """The asymmetric non-local blocks (ANN): within a feature map, and from a high level of a network to a low one."""
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,49 @@ from nlnet.layers.dims import BATCH_NORM, CONV, DROPOUT, check_arguments, check_
 from nlnet.ops import PYRAMID, asymmetric
 
 
-class APNB(nn.Module):
+class _AsymmetricBlock(nn.Module):
+    """fuse([W y, high]), y attending from the positions of high to the anchors of low: what APNB and AFNB share."""
+
+    ratio: ClassVar[int]
+    """C_high over D and E, where these are None."""
+    two_maps: ClassVar[bool]
+    """Whether low and high are two maps; else the key is the query too, and fuse ends with a ReLU."""
+
+    def __init__(
+        self,
+        low_channels: int,
+        high_channels: int,
+        dims: int = 2,
+        *,
+        out_channels: int | None = None,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
+        sizes: Sequence[int | Sequence[int]] = PYRAMID,
+        dropout: float = 0.05,
+    ) -> None:
+        super().__init__()
+        out = high_channels if out_channels is None else out_channels
+        inner = max(high_channels // self.ratio, 1)
+        key = inner if key_channels is None else key_channels
+        value = inner if value_channels is None else value_channels
+        maps = (low_channels, high_channels) if self.two_maps else (high_channels,)
+        check_arguments(type(self).__name__, dims, (*maps, out, key, value))
+        self.low_channels, self.high_channels = low_channels, high_channels
+        self.dims, self.sizes, self.scale = dims, tuple(sizes), key**-0.5
+        if self.two_maps:
+            self.query = _embedding(high_channels, key, dims)
+        self.key = _embedding(low_channels, key, dims)
+        self.value = CONV[dims](low_channels, value, kernel_size=1)
+        self.out = _zero_conv(value, out, dims)
+        conv_norm_relu = _embedding(out + high_channels, out, dims)
+        self.fuse = nn.Sequential(*(conv_norm_relu[:2] if self.two_maps else conv_norm_relu), DROPOUT[dims](dropout))
+
+    def _fuse(self, query: Tensor, key: Tensor, value: Tensor, high: Tensor) -> Tensor:
+        y = asymmetric(query, key, value, sizes=self.sizes, scale=self.scale)
+        return self.fuse(torch.cat([self.out(y), high], dim=1))
+
+
+class APNB(_AsymmetricBlock):
     """z = fuse([W y, x]),  y_i = sum_s softmax_s(key(x)_i . P(key(x))_s / sqrt(D)) P(value(x))_s.
 
     where:
@@ -25,46 +68,29 @@ class APNB(nn.Module):
     Args:
         channels: C.
         dims: 1 sequence, 2 image, 3 video.
-        out_channels: C_out, C if None.
-        key_channels: D, C/2 if None.
-        value_channels: E, C/2 if None.
-        sizes: the grids of P: cells along every axis, or along each.
-        dropout: the share of output channels dropped in training.
+        options: the keyword arguments of `AFNB`; where they are None, C_out is C, and D and E are C/2.
 
     Raises ValueError if an argument or the input's shape does not fit.
+
+    >>> import torch
+    >>> APNB(8, key_channels=2)(torch.randn(2, 8, 12, 12)).shape
+    torch.Size([2, 8, 12, 12])
     """
 
-    def __init__(
-        self,
-        channels: int,
-        dims: int = 2,
-        *,
-        out_channels: int | None = None,
-        key_channels: int | None = None,
-        value_channels: int | None = None,
-        sizes: Sequence[int | Sequence[int]] = PYRAMID,
-        dropout: float = 0.05,
-    ) -> None:
-        super().__init__()
-        out = channels if out_channels is None else out_channels
-        key = max(channels // 2, 1) if key_channels is None else key_channels
-        value = max(channels // 2, 1) if value_channels is None else value_channels
-        check_arguments("APNB", dims, (channels, out, key, value))
-        self.channels, self.dims, self.sizes, self.scale = channels, dims, tuple(sizes), key**-0.5
-        self.key = _embedding(channels, key, dims)
-        self.value = CONV[dims](channels, value, kernel_size=1)
-        self.out = _zero_conv(value, out, dims)
-        self.fuse = nn.Sequential(*_embedding(out + channels, out, dims), DROPOUT[dims](dropout))
+    ratio, two_maps = 2, False
+
+    def __init__(self, channels: int, dims: int = 2, **options: Any) -> None:
+        super().__init__(channels, channels, dims, **options)
+        self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [T, [H,]] W) -> (B, C_out, [T, [H,]] W)."""
         check_map("APNB", "x", x, self.channels, self.dims)
         key = self.key(x)
-        y = asymmetric(key, key, self.value(x), sizes=self.sizes, scale=self.scale)
-        return self.fuse(torch.cat([self.out(y), x], dim=1))
+        return self._fuse(key, key, self.value(x), x)
 
 
-class AFNB(nn.Module):
+class AFNB(_AsymmetricBlock):
     """z = fuse([W y, high]),  y_i = sum_s softmax_s(query(high)_i . P(key(low))_s / sqrt(D)) P(value(low))_s.
 
     where:
@@ -85,43 +111,22 @@ class AFNB(nn.Module):
         key_channels: D, C_high/8 if None, as in the published network.
         value_channels: E, C_high/8 if None.
         sizes: the grids of P: cells along every axis, or along each.
-        dropout: the share of output channels dropped in training.
+        dropout: the fraction of output channels dropped in training.
 
     Raises ValueError if an argument or an input's shape does not fit.
+
+    >>> import torch
+    >>> AFNB(4, 8)(low=torch.randn(2, 4, 24, 24), high=torch.randn(2, 8, 12, 12)).shape
+    torch.Size([2, 8, 12, 12])
     """
 
-    def __init__(
-        self,
-        low_channels: int,
-        high_channels: int,
-        dims: int = 2,
-        *,
-        out_channels: int | None = None,
-        key_channels: int | None = None,
-        value_channels: int | None = None,
-        sizes: Sequence[int | Sequence[int]] = PYRAMID,
-        dropout: float = 0.05,
-    ) -> None:
-        super().__init__()
-        out = high_channels if out_channels is None else out_channels
-        key = max(high_channels // 8, 1) if key_channels is None else key_channels
-        value = max(high_channels // 8, 1) if value_channels is None else value_channels
-        check_arguments("AFNB", dims, (low_channels, high_channels, out, key, value))
-        self.low_channels, self.high_channels = low_channels, high_channels
-        self.dims, self.sizes, self.scale = dims, tuple(sizes), key**-0.5
-        self.query = _embedding(high_channels, key, dims)
-        self.key = _embedding(low_channels, key, dims)
-        self.value = CONV[dims](low_channels, value, kernel_size=1)
-        self.out = _zero_conv(value, out, dims)
-        fuse = CONV[dims](out + high_channels, out, kernel_size=1)
-        self.fuse = nn.Sequential(fuse, BATCH_NORM[dims](out), DROPOUT[dims](dropout))
+    ratio, two_maps = 8, True
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """low (B, C_low, [T', [H',]] W'), high (B, C_high, [T, [H,]] W) -> (B, C_out, [T, [H,]] W)."""
         check_map("AFNB", "low", low, self.low_channels, self.dims)
         check_map("AFNB", "high", high, self.high_channels, self.dims)
-        y = asymmetric(self.query(high), self.key(low), self.value(low), sizes=self.sizes, scale=self.scale)
-        return self.fuse(torch.cat([self.out(y), high], dim=1))
+        return self._fuse(self.query(high), self.key(low), self.value(low), high)
 
 
 def _embedding(channels: int, out_channels: int, dims: int) -> nn.Sequential:

@@ -19,6 +19,12 @@ class CrissCrossAttention(nn.Module):
 
     The parameters have the names of the released code, so its weights load as they are.
 
+    >>> import torch
+    >>> from nlnet.layers import CrissCrossAttention
+    >>> x = torch.randn(2, 16, 12, 12)
+    >>> torch.equal(CrissCrossAttention(16)(x), x)  # the identity, until it is trained
+    True
+
     Source: CCNet (Huang et al., ICCV 2019), sections 3.2 and 3.3.
 
     Args:

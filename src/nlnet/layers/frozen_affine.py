@@ -12,10 +12,15 @@ class FrozenAffine(nn.Module):
     where:
     - x and y are (B, C, ...).
     - s, b: (C,), `weight` and `bias` in the state dict, 1 and 0 at start. They are buffers, not parameters: no
-      optimiser, weight decay or blanket `requires_grad_(True)` can reach them.
+      optimizer, weight decay or blanket `requires_grad_(True)` can reach them.
 
     The released long-clip networks train with this in place of batch norm, whose statistics over a few clips would be
     too noisy (section 4.1 of the paper).
+
+    >>> import torch
+    >>> from nlnet.layers import FrozenAffine
+    >>> list(FrozenAffine(4).parameters())
+    []
 
     Args:
         channels: C.

@@ -22,6 +22,12 @@ class GlobalContextBlock(nn.Module):
     The parameters have the names and the order of the released code (conv_mask, channel_add_conv.{0,1,3},
     channel_mul_conv.{0,1,3}), so its weights load as they are.
 
+    >>> import torch
+    >>> from nlnet.layers import GlobalContextBlock
+    >>> x = torch.randn(2, 16, 12, 12)
+    >>> torch.equal(GlobalContextBlock(16)(x), x)  # the identity, until it is trained
+    True
+
     Source: GCNet (Cao et al., ICCV workshops 2019), the global context block.
 
     Args:
@@ -61,7 +67,7 @@ class GlobalContextBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He's initialisation for the mask, zeros for the last convolution of each transform."""
+        """He's initialization for the mask, zeros for the last convolution of each transform."""
         if self.conv_mask is not None:
             nn.init.kaiming_normal_(self.conv_mask.weight, nonlinearity="relu")
             nn.init.zeros_(self.conv_mask.get_parameter("bias"))

@@ -21,7 +21,7 @@ from nlnet.layers.positions import (
     to_positions,
 )
 from nlnet.layers.presets import BLOCK_PRESETS, Init, SubsampleOrder
-from nlnet.ops import PAIRWISE, affinity, choose_form
+from nlnet.ops import PAIRWISE, Pairwise, affinity, choose_algorithm
 
 
 class NonLocalBlock(nn.Module):
@@ -42,6 +42,12 @@ class NonLocalBlock(nn.Module):
     In the state dict: theta, phi, g, out (W), norm (BN), concat_project (w_f, as a 1x1 convolution 2D -> 1). The
     convolutions hold weights only; they run as matrix products, so hooks on them are not called. In a symbolic trace
     (torch.fx) the block is one node. An empty batch passes through.
+
+    >>> import torch
+    >>> from nlnet import NonLocalBlock
+    >>> x = torch.randn(2, 16, 4, 8, 8)
+    >>> torch.equal(NonLocalBlock(16)(x), x)  # the identity, until it is trained
+    True
 
     Args:
         channels: C.
@@ -96,7 +102,7 @@ class NonLocalBlock(nn.Module):
         self.subsample_order = _one_of(
             "subsample_order", subsample_order or defaults.subsample_order, ("before", "after")
         )
-        scaled = (defaults.scale if scale is None else scale) and pairwise == "embedded_gaussian"
+        scaled = (defaults.scale if scale is None else scale) and self.function.has_scale
         self.scale = inner**-0.5 if scaled else 1.0
         self.init = _one_of("init", init or defaults.init, ("normal", "msra"))
         _one_of("norm", norm, ("batch", "affine", "none"))
@@ -104,13 +110,13 @@ class NonLocalBlock(nn.Module):
         if zero_init == "norm" and norm != "batch":
             raise ValueError(f"NonLocalBlock: zero_init='norm' needs norm='batch', whose scale is learnt; got {norm!r}")
         conv = CONV[dims]
-        if pairwise != "gaussian":
+        if self.function.embeds != "input":
             self.theta = conv(channels, inner, kernel_size=1)
             self.phi = conv(channels, inner, kernel_size=1)
         self.g = conv(channels, inner, kernel_size=1)
         with_bias = norm == "none" or defaults.bias_before_norm if out_bias is None else out_bias
         self.out = conv(inner, channels, kernel_size=1, bias=with_bias)
-        if pairwise == "concatenation":
+        if self.function.embeds == "scalars":
             self.concat_project = nn.Conv2d(2 * inner, 1, kernel_size=1, bias=False)
         self.norm: nn.Module = nn.Identity()
         if norm != "none":
@@ -118,7 +124,7 @@ class NonLocalBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Weights from N(0, 0.01) or He's initialisation, biases zero; the branch itself at zero, by `zero_init`."""
+        """Weights from N(0, 0.01) or He's initialization, biases zero; the branch itself at zero, by `zero_init`."""
         for conv in self.children():
             if isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 if self.init == "normal":
@@ -131,6 +137,31 @@ class NonLocalBlock(nn.Module):
             last = self.norm if self.zero_init == "norm" else self.out
             nn.init.zeros_(last.get_parameter("weight"))
 
+    @property
+    def function(self) -> Pairwise:
+        """f and C: the object behind `pairwise`."""
+        return PAIRWISE[self.pairwise]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """z_i = x_i + BN(W y_i): (B, C, [T, [H,]] W) -> the same shape."""
+        if _is_symbolic(x):
+            return _one_node(self, x)
+        self._check(x)
+        if x.shape[0] == 0:
+            return self._of_no_clips(x)
+        # theta_i, phi_j and g_j, and what these are for the other functions
+        query, key, value = self._embed(x, to_positions(x))
+        regions, interleaved = self._regions(x.shape[2:]), self.axes == "time"
+        if regions == 1 and self._sums_first(query, key):
+            # W (theta (phi^T g / M)): the part without N comes first, and y is never there
+            weight_BCD = self.out.weight.flatten(1) @ (value.mT @ key / key.shape[1])
+            w_y = project_each_to_map(query, weight_BCD, self.out.bias, like=x)
+        else:
+            # y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j), over the positions j that meet i
+            y = self.attend(*(split(t, regions, interleaved=interleaved) for t in (query, key, value)))
+            w_y = project_to_map(join(y, regions, interleaved=interleaved), self.out.weight, self.out.bias, like=x)
+        return x + self.norm(w_y)
+
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the pairwise function sees of x (B, C, [T, [H,]] W): theta (B, N, D), phi (B, M, D), g (B, M, D).
 
@@ -140,27 +171,9 @@ class NonLocalBlock(nn.Module):
         self._check(x)
         return self._embed(x, to_positions(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, [T, [H,]] W) -> the same shape."""
-        if _is_symbolic(x):
-            return _one_node(self, x)
-        self._check(x)
-        if x.shape[0] == 0:
-            # An image without detections. Every parameter still gets a gradient, zero, as distributed training needs.
-            return x + 0 * torch.stack([p.sum() for p in self.parameters()]).sum()
-        query, key, value = self._embed(x, to_positions(x))
-        regions, interleaved = self._regions(x.shape[2:]), self.axes == "time"
-        if regions == 1 and self._sums_first(query, key):
-            # W_z (theta (phi^T g / M)): the part without N comes first, and y is never there
-            weight_BCD = self.out.weight.flatten(1) @ (value.mT @ key / key.shape[1])
-            return x + self.norm(project_each_to_map(query, weight_BCD, self.out.bias, like=x))
-        y = self.attend(*(split(t, regions, interleaved=interleaved) for t in (query, key, value)))
-        y_BND = join(y, regions, interleaved=interleaved)
-        return x + self.norm(project_to_map(y_BND, self.out.weight, self.out.bias, like=x))
-
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """y = 1/C(x) sum_j f(x_i, x_j) g(x_j) (B, N, D) of what `embed` returns."""
-        return PAIRWISE[self.pairwise](query, key, value, **self._scale())
+        return self.function(query, key, value, **self._scale())
 
     def attention(self, x: Tensor, positions: Tensor | Sequence[int]) -> Tensor:
         """f(x_i, x_j) / C(x) for some positions i and all keys j they meet: (B, P, M), at the cost of these P rows.
@@ -196,26 +209,30 @@ class NonLocalBlock(nn.Module):
             return (*frames, 1, 1)
         return (*frames, *(max(n // 2, 1) if self.subsample else n for n in size[-2:]))
 
+    def _of_no_clips(self, x: Tensor) -> Tensor:
+        """An image without detections. Every parameter still gets a gradient, zero, as distributed training needs."""
+        return x + 0 * torch.stack([p.sum() for p in self.parameters()]).sum()
+
     def _embed(self, x: Tensor, x_BNC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         source = self._key_source(x)
         value = self._pool_after(project(to_positions(source), self.g.weight, self.g.bias), source.shape[2:])
         return self._query(x_BNC), self._key(x, source), value
 
     def _query(self, x_BNC: Tensor) -> Tensor:
-        if self.pairwise == "gaussian":
+        if self.function.embeds == "input":
             return x_BNC
-        if self.pairwise == "concatenation":
+        if self.function.embeds == "scalars":
             return self._folded(x_BNC, self.theta, self._w_f()[: self.inner_channels])
         return project(x_BNC, self.theta.weight, self.theta.bias)
 
     def _key(self, x: Tensor, source: Tensor) -> Tensor:
-        pooled_after = self.subsample and self.subsample_order == "after"
-        if self.pairwise == "gaussian":
+        embeds, pooled_after = self.function.embeds, self.subsample and self.subsample_order == "after"
+        if embeds == "input":
             return to_positions(max_pool(x) if pooled_after else source)
-        if self.pairwise == "concatenation" and not pooled_after:
+        if embeds == "scalars" and not pooled_after:
             return self._folded(to_positions(source), self.phi, self._w_f()[self.inner_channels :])
         phi = self._pool_after(project(to_positions(source), self.phi.weight, self.phi.bias), source.shape[2:])
-        return phi @ self._w_f()[self.inner_channels :] if self.pairwise == "concatenation" else phi
+        return phi @ self._w_f()[self.inner_channels :] if embeds == "scalars" else phi
 
     def _key_source(self, x: Tensor) -> Tensor:
         """What phi and g are applied to."""
@@ -239,16 +256,16 @@ class NonLocalBlock(nn.Module):
         return self.concat_project.weight.flatten()
 
     def _scale(self) -> dict[str, float]:
-        return {"scale": self.scale} if self.pairwise == "embedded_gaussian" else {}
+        return {"scale": self.scale} if self.function.has_scale else {}
 
     def _sums_first(self, query: Tensor, key: Tensor) -> bool:
         """Whether the dot product's sum over keys goes into the last convolution; half precision might overflow."""
-        if self.pairwise != "dot_product" or query.dtype.itemsize < 4 or torch.compiler.is_exporting():
+        if "associative" not in self.function.algorithms or query.dtype.itemsize < 4 or torch.compiler.is_exporting():
             return False
         if query.shape[1] <= self.channels:
             return False
         n, m, d = query.shape[1], key.shape[1], self.inner_channels
-        return choose_form("dot_product", n, m, d, d) == "associative"
+        return choose_algorithm(self.pairwise, n, m, d, d) == "associative"
 
     def _regions(self, size: Sequence[int]) -> int:
         """How many sets of positions there are that do not meet each other."""

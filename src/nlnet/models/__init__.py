@@ -1,11 +1,11 @@
 """The paper's video networks, with non-local blocks where they are asked for."""
 
 from nlnet.models.build import build_model
-from nlnet.models.flops import ModelSummary, describe
 from nlnet.models.inference import optimize_for_inference
 from nlnet.models.insertion import insert_nonlocal
 from nlnet.models.networks import NETWORKS
 from nlnet.models.resnet3d import ResNet3d
+from nlnet.models.summary import ModelSummary, describe
 
 __all__ = [
     "NETWORKS",

@@ -1,23 +1,23 @@
 """The networks by name."""
 
-import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from torch import nn
 
-from nlnet.errors import UserError, nearest
+from nlnet.errors import UserError
 from nlnet.layers import NonLocalBlock
 from nlnet.models.frozen import FrozenBatchNorm3d
 from nlnet.models.networks import NETWORKS, Pools
-from nlnet.models.placement import NonlocalBlocks, place
+from nlnet.models.options import block_options, check_one_of, naming_nonlocal_options
+from nlnet.models.placement import NonlocalBlocks, resolve_placement
 from nlnet.models.resnet3d import ResNet3d, Stage
 from nlnet.ops import PAIRWISE
 
 GEOMETRIES = ("paper", "dense", "sparse")
-_GIVEN_BY_NAME = {"self", "channels", "dims", "pairwise", "subsample", "scale", "temporal_group"}
+_NAMED_APART = {"channels", "dims", "pairwise", "subsample", "scale", "temporal_group"}
 
 
 def build_model(
@@ -52,7 +52,7 @@ def build_model(
         nonlocal_blocks: 0, 1, 5 or 10 as in the paper (section 4 and table 2); a stage, "res2" to "res5", for one
             block right before its last residual block (table 2b); or a list of the residual blocks that a non-local
             block follows, counted from 0, such as ["res3.1", "res4.3"]. 1 is "res4"; 5 every other block of res3 and
-            res4, 10 every block. The demo networks have two places: 1 or 2, and 5 or 10 take both.
+            res4, 10 every block. The demo networks have two positions: 1 or 2, and 5 or 10 take both.
         num_classes: the number of logits.
         pairwise: the blocks' pairwise function, a name in `nlnet.ops.PAIRWISE`.
         subsample: max-pool the blocks' keys by 2 along H and W.
@@ -78,30 +78,31 @@ def build_model(
 
     Raises UserError for a name or a value that is not one of these.
     """
-    _one_of("model name", name, NETWORKS)
-    _one_of("pairwise", pairwise, PAIRWISE)
-    _one_of("geometry", geometry, (*GEOMETRIES, None))
-    _one_of("pool1_padding", pool1_padding, (0, 1))
-    _one_of("pool1_frames", pool1_frames, (1, 2, 3, None))
-    _one_of("pool2_frames", pool2_frames, (1, 2, 3, None))
-    _one_of("inflation", inflation, ("3x1x1", "3x3x3"))
-    _one_of("norm", norm, ("batch", "frozen"))
-    _one_of("head", head, ("linear", "mlp"))
+    check_one_of("model name", name, NETWORKS)
+    check_one_of("pairwise", pairwise, PAIRWISE)
+    check_one_of("geometry", geometry, (*GEOMETRIES, None))
+    check_one_of("pool1_padding", pool1_padding, (0, 1))
+    check_one_of("pool1_frames", pool1_frames, (1, 2, 3, None))
+    check_one_of("pool2_frames", pool2_frames, (1, 2, 3, None))
+    check_one_of("inflation", inflation, ("3x1x1", "3x3x3"))
+    check_one_of("norm", norm, ("batch", "frozen"))
+    check_one_of("head", head, ("linear", "mlp"))
     if not 0 <= dropout < 1:
         raise UserError(f"dropout={dropout}: give a probability, at least 0 and below 1.")
     if num_classes < 1:
         raise UserError(f"num_classes={num_classes}: a network needs at least one class.")
     network, frozen = NETWORKS[name], norm == "frozen"
-    places = place(nonlocal_blocks, {s: stage.blocks for s, stage in network.stages.items()}, network.places)
+    counts = {name: stage.blocks for name, stage in network.stages.items()}
+    positions = resolve_placement(nonlocal_blocks, counts, network.placements)
     pools = Pools(geometry, pool1_padding, pool1_frames, pool2_frames)
     cubic = inflation == "3x3x3"
     options: dict[str, Any] = {"norm": "none"} if frozen else {}
-    options |= _chosen(nonlocal_options) | ({} if scale is None else {"scale": scale})
+    options |= block_options(nonlocal_options, _NAMED_APART) | ({} if scale is None else {"scale": scale})
     return ResNet3d(
         network.title + _traits(cubic and any(stage.temporal for stage in network.stages.values()), frozen),
         network.stem(pools),
         {key: _adapted(stage, cubic, frozen) for key, stage in network.stages.items()},
-        places,
+        positions,
         partial(_block, _groups(nonlocal_groups, network.stages), pairwise=pairwise, subsample=subsample, **options),
         pool2=network.pool2(pools),
         norm=FrozenBatchNorm3d if frozen else nn.BatchNorm3d,
@@ -125,29 +126,11 @@ def _adapted(stage: Stage, cubic: bool, frozen: bool) -> Stage:
 def _block(groups: Mapping[str, int], stage: str, channels: int, **options: Any) -> nn.Module:
     if stage in groups:
         options["temporal_group"] = groups[stage]
-    try:
+    with naming_nonlocal_options():
         return NonLocalBlock(channels, dims=3, **options)
-    except ValueError as error:
-        raise UserError(f"nonlocal_options: {error}") from error
-
-
-def _chosen(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options that are not None. Raises UserError for one that `NonLocalBlock` does not have."""
-    known = inspect.signature(NonLocalBlock.__init__).parameters.keys() - _GIVEN_BY_NAME
-    for key in options or {}:
-        if key not in known:
-            raise UserError(f"nonlocal_options.{key}: non-local blocks have no such option; {nearest(key, known)}.")
-    return {key: value for key, value in (options or {}).items() if value is not None}
 
 
 def _groups(groups: Mapping[str, int] | None, stages: Mapping[str, Stage]) -> Mapping[str, int]:
     for stage in groups or {}:
-        if stage not in stages:
-            raise UserError(f"nonlocal_groups.{stage}: there is no such stage; {nearest(stage, stages)}.")
+        check_one_of("nonlocal_groups: stage", stage, stages)
     return groups or {}
-
-
-def _one_of(what: str, value: object, known: Collection[object]) -> None:
-    if value not in known:
-        names = [str(k) for k in known if k is not None]
-        raise UserError(f"{what} {value!r} is unknown; {nearest(str(value), names)}.")

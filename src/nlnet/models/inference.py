@@ -37,7 +37,7 @@ class PackedConv3d(nn.Module):
 def optimize_for_inference(model: Model) -> Model:
     """A copy of `model` in evaluation mode that gives the same logits faster on a CPU; `model` stays as it is.
 
-    Every batch norm right after a 3-D convolution (`conv1`, `bn1` and the like, or neighbours in a Sequential) becomes
+    Every batch norm right after a 3-D convolution (`conv1`, `bn1` and the like, or neighbors in a Sequential) becomes
     part of it, and convolutions keep their weights as oneDNN wants them. For float32 on a CPU, without gradients: the
     copy cannot be trained or saved. Where PyTorch has no oneDNN only the norms are folded.
     """

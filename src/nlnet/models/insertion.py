@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def insert_nonlocal(
     model: Model,
-    places: Mapping[str, Literal["before", "after"]],
+    positions: Mapping[str, Literal["before", "after"]],
     *,
     example_inputs: Any = None,
     identity: bool = True,
@@ -22,7 +22,7 @@ def insert_nonlocal(
 ) -> Model:
     """Put a `NonLocalBlock` before or after submodules of any network, in place; returns `model`.
 
-    The block becomes the submodule `nonlocal_before` or `nonlocal_after` of the module it is placed at and is called
+    The block becomes the submodule `nonlocal_before` or `nonlocal_after` of its host, the module there, and is called
     by a hook of that module, so all other names, state-dict keys and code stay. Until it is trained the network's
     output is the same bit for bit. A `deepcopy`, such as an EMA, has and calls its own block; tracing, compiling and
     pickling see it like any other part. A module that is called several times calls its block each time.
@@ -30,35 +30,35 @@ def insert_nonlocal(
     An `nn.Sequential` would run a new child as a layer: its block goes before its first child, or after its last.
 
     Args:
-        model: the host. Blocks take the device, the dtype and the train or eval mode of their place.
-        places: {"layer3.5": "before", ...}: the dotted name of a submodule, as in `named_modules`, and the side.
+        model: the host. Blocks take the device, the dtype and the train or eval mode of the module there.
+        positions: {"layer3.5": "before", ...}: the dotted name of a submodule, as in `named_modules`, and the side.
             "before" is the module's first positional argument, "after" its output.
         example_inputs: what `model` can be called with, a tuple being unpacked. It is called once, in eval mode and
-            without gradients, to see the channels and dimensions at each place; buffers, modes and random states are
+            without gradients, to see the channels and dimensions at each position; buffers, modes and random states are
             restored. Without it, give `channels` and `dims`.
         identity: refuse options with which a new block changes the output (`zero_init="none"`).
-        block_options: options of `NonLocalBlock`, for all places.
+        block_options: options of `NonLocalBlock`, for all positions.
 
-    Raises UserError for an unknown name or side, a place that has a block, is never called, or does not carry one
+    Raises UserError for an unknown name or side, a position that has a block, is never called, or does not carry one
     tensor (B, C, [T, [H,]] W), and for options that change the output; ValueError for those that `NonLocalBlock`
     refuses. The model is then as it was.
     """
-    if not places:
-        raise UserError('insert_nonlocal: places is empty; name a submodule, such as {"layer3.5": "before"}.')
-    hosts = {name: _host(model, name, side) for name, side in places.items()}
-    _check_free(hosts, places)
+    if not positions:
+        raise UserError('insert_nonlocal: positions is empty; name a submodule, such as {"layer3.5": "before"}.')
+    hosts = {name: _host(model, name, side) for name, side in positions.items()}
+    _check_free(hosts, positions)
     if example_inputs is None:
         blocks = {name: _unseen_block(name, host, model, block_options) for name, host in hosts.items()}
     else:
-        seen = probe(model, example_inputs, hosts, {name: side == "before" for name, side in places.items()})
-        blocks = {name: _seen_block(name, places[name], values, block_options) for name, values in seen.items()}
+        seen = probe(model, example_inputs, hosts, {name: side == "before" for name, side in positions.items()})
+        blocks = {name: _seen_block(name, positions[name], values, block_options) for name, values in seen.items()}
     if identity and any(block.zero_init == "none" for block in blocks.values()):
         raise UserError(
             "insert_nonlocal: with zero_init='none' the blocks would change the network's output from the start; "
             "leave zero_init out, or say identity=False."
         )
     for name, block in blocks.items():
-        _attach(hosts[name], block, places[name])
+        _attach(hosts[name], block, positions[name])
     return model
 
 
@@ -82,14 +82,14 @@ def _host(model: nn.Module, name: str, side: str) -> nn.Module:
     return host
 
 
-def _check_free(hosts: Mapping[str, nn.Module], places: Mapping[str, str]) -> None:
-    """Raises UserError where a place has a block already, or would get two."""
+def _check_free(hosts: Mapping[str, nn.Module], positions: Mapping[str, str]) -> None:
+    """Raises UserError where a position has a block already, or would get two."""
     taken: set[tuple[nn.Module, str]] = set()
     for name, host in hosts.items():
-        place = (host, places[name])
-        if place in taken or hasattr(host, f"nonlocal_{places[name]}"):
-            raise UserError(f"insert_nonlocal: there is a non-local block {places[name]} {name!r} already.")
-        taken.add(place)
+        slot = (host, positions[name])
+        if slot in taken or hasattr(host, f"nonlocal_{positions[name]}"):
+            raise UserError(f"insert_nonlocal: there is a non-local block {positions[name]} {name!r} already.")
+        taken.add(slot)
 
 
 def _unseen_block(name: str, host: nn.Module, model: nn.Module, options: Mapping[str, Any]) -> NonLocalBlock:
@@ -101,18 +101,18 @@ def _unseen_block(name: str, host: nn.Module, model: nn.Module, options: Mapping
 
 
 def _seen_block(name: str, side: str, seen: list[Seen], options: Mapping[str, Any]) -> NonLocalBlock:
-    place = f"insert_nonlocal: the {'input' if side == 'before' else 'output'} of {name!r}"
+    where = f"insert_nonlocal: the {'input' if side == 'before' else 'output'} of {name!r}"
     if not seen:
-        raise UserError(f"{place} was never computed: the network does not call it on the example inputs.")
+        raise UserError(f"{where} was never computed: the network does not call it on the example inputs.")
     found: dict[str, int] = {}
     for value in seen:
         if not value.is_map:
-            raise UserError(f"{place} is {value.words}; a non-local block takes one tensor (B, C, [T, [H,]] W).")
+            raise UserError(f"{where} is {value.description}; a non-local block takes one tensor (B, C, [T, [H,]] W).")
         size = {"channels": value.shape[1], "dims": len(value.shape) - 2}
         for what, number in size.items():
             expected = {**options, **found}.get(what, number)
             if number != expected:
-                raise UserError(f"{place} is {value.words}: {number} {what}, where {expected} was given or seen.")
+                raise UserError(f"{where} is {value.description}: {number} {what}, where {expected} was given or seen.")
         found = size
     return NonLocalBlock(**{**options, **found}).to(seen[0].device, seen[0].dtype)
 

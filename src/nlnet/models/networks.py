@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from nlnet.errors import UserError
-from nlnet.models.placement import Place, presets
+from nlnet.models.placement import Position, presets
 from nlnet.models.resnet3d import Stage, Stem
 
 
@@ -22,13 +22,13 @@ class Pools:
 
 @dataclass(frozen=True)
 class Network:
-    """`stages` are given with 3x1x1 kernels; `places` are the residual blocks behind a number or a stage's name."""
+    """`stages` are given with 3x1x1 kernels; `placements` has the positions behind a number or a stage's name."""
 
     title: str
     stages: Mapping[str, Stage]
     stem: Callable[[Pools], Stem]
     pool2: Callable[[Pools], nn.MaxPool3d | None] = field(default=lambda pools: None)
-    places: Mapping[int | str, Sequence[Place]] = field(default_factory=dict)
+    placements: Mapping[int | str, Sequence[Position]] = field(default_factory=dict)
     fc_std: float = 0.01
 
 
@@ -85,7 +85,7 @@ def _slow(title: str, depths: tuple[int, int, int, int]) -> Network:
 
 
 def _demo(title: str, *, inflated: bool) -> Network:
-    """Width 16, on maps of 16x16 in res2 and 8x8 in res3, where only the first block looks at its neighbours."""
+    """Width 16, on maps of 16x16 in res2 and 8x8 in res3, where only the first block looks at its neighbors."""
     stages = {
         "res2": Stage(blocks=1, width=16, channels=32, stride=1, temporal=range(inflated), zero_init=False),
         "res3": Stage(
@@ -93,8 +93,8 @@ def _demo(title: str, *, inflated: bool) -> Network:
         ),
     }
     one, two = [("res3", 0)], [("res3", 0), ("res3", 1)]
-    # Two places. What was written for a larger network takes one or both: all stages but res2 are this res3.
-    places: dict[int | str, Sequence[tuple[str, int]]] = {
+    # Two positions. What was written for a larger network takes one or both: all stages but res2 are this res3.
+    placements: dict[int | str, Sequence[Position]] = {
         0: (),
         1: one,
         2: two,
@@ -110,7 +110,7 @@ def _demo(title: str, *, inflated: bool) -> Network:
         return Stem(16, (3 if inflated else 1, 3, 3), (1, 2, 2))
 
     # A glyph fills a few positions of the mean over all: from 0.01 its gradient stays too small for hundreds of steps.
-    return Network(title, stages, stem, places=places, fc_std=0.1)
+    return Network(title, stages, stem, placements=placements, fc_std=0.1)
 
 
 _R50, _R101 = (3, 4, 6, 3), (3, 4, 23, 3)

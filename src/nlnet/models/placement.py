@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from nlnet.errors import UserError, nearest
 
-Place = tuple[str, int]
+Position = tuple[str, int]
+"""A residual block: (stage, index from 0)."""
+
 NonlocalBlocks = int | str | Sequence[str]
 
 
-def presets(blocks: Mapping[str, int]) -> dict[int | str, Sequence[Place]]:
+def presets(blocks: Mapping[str, int]) -> dict[int | str, Sequence[Position]]:
     """The paper's placements in a network with so many residual blocks in res2, res3, res4 and res5.
 
     A stage's name and 1 (which is "res4"): right before the last block of that stage (tables 2a and 2b), that is after
@@ -16,7 +18,7 @@ def presets(blocks: Mapping[str, int]) -> dict[int | str, Sequence[Place]]:
     released). 10: every block of res3 and res4. The paper does not list its ten of R101; here they are every block of
     res3, and six spread evenly over res4.
     """
-    last_but_one: dict[int | str, Sequence[Place]] = {name: [(name, count - 2)] for name, count in blocks.items()}
+    last_but_one: dict[int | str, Sequence[Position]] = {name: [(name, count - 2)] for name, count in blocks.items()}
     every = 2 if blocks["res4"] < 10 else 7
     res3, res4 = range(blocks["res3"]), range(blocks["res4"])
     five = [("res3", i) for i in res3[1::2]] + [("res4", i) for i in res4[every - 1 :: every]]
@@ -24,15 +26,15 @@ def presets(blocks: Mapping[str, int]) -> dict[int | str, Sequence[Place]]:
     return {0: (), 1: last_but_one["res4"], 5: five, 10: ten} | last_but_one
 
 
-def place(
-    nonlocal_blocks: NonlocalBlocks, blocks: Mapping[str, int], presets: Mapping[int | str, Sequence[Place]]
-) -> list[Place]:
-    """The residual blocks, as (stage, index from 0) in the network's order, that a non-local block follows.
+def resolve_placement(
+    nonlocal_blocks: NonlocalBlocks, blocks: Mapping[str, int], presets: Mapping[int | str, Sequence[Position]]
+) -> list[Position]:
+    """The residual blocks, in the network's order, that a non-local block follows.
 
     Args:
         nonlocal_blocks: a key of `presets`, or names of residual blocks such as ["res3.1", "res4.3"].
         blocks: the number of residual blocks of each stage, in order.
-        presets: the places behind each number and each stage's name.
+        presets: the positions behind each number and each stage's name.
 
     Raises UserError for anything else: an unknown number or name, a name twice, or an empty list, which would
     silently train the network without what was asked for (0 asks for none).
@@ -59,8 +61,8 @@ def place(
 
 
 def _unknown(
-    value: object, why: str, blocks: Mapping[str, int], presets: Mapping[int | str, Sequence[Place]]
+    value: object, why: str, blocks: Mapping[str, int], presets: Mapping[int | str, Sequence[Position]]
 ) -> UserError:
-    words = ", ".join(map(str, presets))
+    known = ", ".join(map(str, presets))
     names = ", ".join(f"{stage}.0 to {stage}.{count - 1}" for stage, count in blocks.items())
-    return UserError(f"nonlocal_blocks={value!r}: {why}. Give one of {words} (0 for none), or a list out of {names}.")
+    return UserError(f"nonlocal_blocks={value!r}: {why}. Give one of {known} (0 for none), or a list out of {names}.")

@@ -1,20 +1,22 @@
-"""One trial call of a network, to see the tensors at some of its modules, that leaves no trace."""
+"""Trial calls of a network that leave no trace: to see the tensors at some of its modules, or to count its work."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One value at a module: what it is in words, and, of a tensor, its shape, dtype and device."""
+    """One value at a module: what it is, and, of a tensor, its shape, dtype and device."""
 
-    words: str
+    description: str
     shape: tuple[int, ...] = ()
     dtype: torch.dtype | None = None
     device: torch.device | None = None
@@ -57,34 +59,55 @@ def probe(
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards modes, buffers and random states are as they were."""
-    modules = list(model.modules())
-    modes = [module.training for module in modules]
     buffers = [
         (module, name, buffer, buffer.clone())
-        for module in modules
+        for module in model.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
     gpus = {p.device for p in model.parameters() if p.device.type == "cuda"}
     state = random.getstate()
     try:
-        # attributes, not `model.eval()`: hosts override it, to keep parts frozen
-        for module in modules:
-            module.training = False
-        with torch.random.fork_rng([gpu.index for gpu in gpus]):
+        with evaluating(model), torch.random.fork_rng([gpu.index for gpu in gpus]):
             yield
     finally:
         random.setstate(state)
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
         with torch.no_grad():
             for module, name, buffer, saved in buffers:
                 setattr(module, name, buffer.copy_(saved))
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module has its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        # attributes, not `model.eval()`: hosts override it, to keep parts frozen
+        for module in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def multiply_adds(model: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """The multiply-adds of `model` in eval mode for one float input of this shape, without computing anything.
+
+    Convolutions, products and attention count; norms, activations and pooling do not.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # it imports triton: `import nlnet` stays light
+
+    # On the meta device attention is plain products, which the counter knows; fused CPU attention it would miss.
+    state = {name: t.to("meta") for name, t in chain(model.named_parameters(), model.named_buffers())}
+    with evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        functional_call(model, state, (torch.empty(input_shape, device="meta"),))
+    return counter.get_total_flops() // 2
+
+
 def _seen(value: object) -> Seen:
     if isinstance(value, Tensor):
-        words = f"a tensor of shape {tuple(value.shape)} and type {value.dtype}"
-        return Seen(words, tuple(value.shape), value.dtype, value.device)
+        description = f"a tensor of shape {tuple(value.shape)} and type {value.dtype}"
+        return Seen(description, tuple(value.shape), value.dtype, value.device)
     if isinstance(value, tuple | list | dict):
         return Seen(f"a {type(value).__name__} of {len(value)}")
     return Seen(f"a {type(value).__name__}")

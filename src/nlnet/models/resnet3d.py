@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nlnet.models.placement import Position
+
 
 @dataclass(frozen=True)
 class Stem:
@@ -85,14 +87,14 @@ class Bottleneck(nn.Module):
 class ResNet3d(nn.Module):
     """Clip (B, 3, T, H, W) -> logits (B, num_classes): stem, residual stages, mean over T, H and W, dropout, linear.
 
-    Every residual block has the name users place by, such as `res4.3`; a non-local block after it is `res4.3_nonlocal`
+    Every residual block has the name that users give, such as `res4.3`; a non-local block after it is `res4.3_nonlocal`
     beside it, so the keys of the residual blocks are the same with and without non-local blocks.
 
     Args:
         title: what a person calls the network, such as "C2D-R50".
         stem: the first convolution.
         stages: the stages by name, in order.
-        places: the residual blocks (stage, index) that a non-local block follows.
+        positions: the residual blocks that a non-local block follows.
         nonlocal_block: makes a non-local block for a stage and so many channels.
         pool2: the temporal pool after the first stage, None where there is none.
         norm: makes a norm for so many channels.
@@ -107,7 +109,7 @@ class ResNet3d(nn.Module):
         title: str,
         stem: Stem,
         stages: Mapping[str, Stage],
-        places: Collection[tuple[str, int]],
+        positions: Collection[Position],
         nonlocal_block: Callable[[str, int], nn.Module],
         *,
         pool2: nn.MaxPool3d | None,
@@ -124,7 +126,7 @@ class ResNet3d(nn.Module):
             trunk["pool1"] = stem.pool
         channels = stem.channels
         for name, stage in stages.items():
-            after = {i for s, i in places if s == name}
+            after = {i for s, i in positions if s == name}
             trunk[name] = _stage(channels, stage, after, partial(nonlocal_block, name), norm)
             channels = stage.channels
             if pool2 is not None and "pool2" not in trunk:
@@ -154,10 +156,10 @@ class ResNet3d(nn.Module):
         return self._logits(pooled_BC)
 
     def dense(self, x_BCTHW: Tensor, window: tuple[int, int]) -> Tensor:
-        """Logits (B, P, num_classes) of a clip of any height and width, the classifier applied at P places.
+        """Logits (B, P, num_classes) of a clip of any height and width, the classifier applied to P windows.
 
-        A place is a window of `window` = (rows, columns) of the last feature map, averaged over all of T' too, as
-        `forward` averages the whole map; the places are one position apart, P = (H' - rows + 1) (W' - columns + 1).
+        A window is `window` = (rows, columns) of the last feature map, averaged over all of T' too, as
+        `forward` averages the whole map; the windows are one position apart, P = (H' - rows + 1) (W' - columns + 1).
         With the window that the training crop fills (7 x 7 for 224 pixels) this is the fully-convolutional test
         (section 4.1). Raises ValueError where the map is smaller than the window.
         """
@@ -175,7 +177,7 @@ class ResNet3d(nn.Module):
 def _conv(
     channels_in: int, channels_out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1)
 ) -> nn.Conv3d:
-    """A convolution without bias, from He's initialisation, whose padding keeps the size but for the stride."""
+    """A convolution without bias, from He's initialization, whose padding keeps the size but for the stride."""
     time, height, width = kernel
     padding = (time // 2, height // 2, width // 2)
     conv = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=False)
@@ -191,7 +193,7 @@ def _stem(stem: Stem, norm: Callable[[int], nn.Module]) -> nn.Sequential:
 def _stage(
     channels: int,
     stage: Stage,
-    places: set[int],
+    followed: set[int],
     nonlocal_block: Callable[[int], nn.Module],
     norm: Callable[[int], nn.Module],
 ) -> nn.Sequential:
@@ -209,7 +211,7 @@ def _stage(
             norm=norm,
             zero_init=stage.zero_init,
         )
-        if i in places:
+        if i in followed:
             layers[f"{i}_nonlocal"] = nonlocal_block(stage.channels)
     return _sequential(layers)
 

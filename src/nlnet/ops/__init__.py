@@ -2,19 +2,28 @@
 
 from nlnet.ops.asymmetric import PYRAMID, asymmetric, pyramid_pool
 from nlnet.ops.criss_cross import criss_cross
-from nlnet.ops.forms import FORMS, MAP_LIMIT, choose_form
 from nlnet.ops.global_context import global_context
 from nlnet.ops.nonlocal_means import nonlocal_means
-from nlnet.ops.pairwise import PAIRWISE, affinity, concatenation, dot_product, embedded_gaussian, gaussian
+from nlnet.ops.pairwise import (
+    PAIRWISE,
+    Pairwise,
+    affinity,
+    concatenation,
+    dot_product,
+    embedded_gaussian,
+    gaussian,
+    register_pairwise,
+)
+from nlnet.ops.pairwise.algorithms import MAP_LIMIT, choose_algorithm
 
 __all__ = [
-    "FORMS",
     "MAP_LIMIT",
     "PAIRWISE",
     "PYRAMID",
+    "Pairwise",
     "affinity",
     "asymmetric",
-    "choose_form",
+    "choose_algorithm",
     "concatenation",
     "criss_cross",
     "dot_product",
@@ -23,4 +32,5 @@ __all__ = [
     "global_context",
     "nonlocal_means",
     "pyramid_pool",
+    "register_pairwise",
 ]

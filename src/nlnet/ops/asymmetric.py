@@ -25,6 +25,12 @@ def asymmetric(
     The N positions of query attend to S anchors, a number that does not grow with the image: time O(N S (D + E)).
     Query may have other sizes along its axes than key and value, as in the fusion of two levels of a network.
 
+    >>> import torch
+    >>> from nlnet import ops
+    >>> x = torch.randn(1, 8, 12, 16)
+    >>> ops.asymmetric(x, x, x).shape
+    torch.Size([1, 8, 12, 16])
+
     Source: Asymmetric Non-local Neural Networks (Zhu et al., ICCV 2019), section 3.2.
     Shapes: query (B, D, [T, [H,]] W), key (B, D, [T', [H',]] W'), value (B, E, [T', [H',]] W')
     -> (B, E, [T, [H,]] W).
@@ -48,6 +54,11 @@ def pyramid_pool(x: Tensor, sizes: Sequence[int | Sequence[int]] = PYRAMID) -> T
     their numbers of cells. Cell c of k along an axis of length L holds floor(c L / k) to ceil((c + 1) L / k) - 1, as in
     adaptive average pooling. It is written as one small matrix product an axis, whose gradient on a GPU is the same in
     every run; that of adaptive pooling is not.
+
+    >>> import torch
+    >>> from nlnet import ops
+    >>> ops.pyramid_pool(torch.randn(1, 8, 12, 16)).shape
+    torch.Size([1, 8, 110])
 
     Shapes: x (B, C, [T, [H,]] W) -> (B, C, S).
     Raises ValueError if the shape does not fit this pattern, or `sizes` the axes.

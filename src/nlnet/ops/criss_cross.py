@@ -10,8 +10,14 @@ def criss_cross(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """y_i = sum_{j in cross(i)} softmax_j(query_i . key_j) value_j, one softmax over the cross of i.
 
     cross(i) holds the positions that differ from i along one axis at most: its row and its column in an image, and
-    the line through time too in a video. The centre is counted once, so an image has H + W - 1 keys a position and
+    the line through time too in a video. The center is counted once, so an image has H + W - 1 keys a position and
     a video T + H + W - 2. Time O(N (H + W) (D + E)), memory O(N (H + W)) in place of N^2, with N = H W.
+
+    >>> import torch
+    >>> from nlnet import ops
+    >>> x = torch.randn(1, 8, 12, 16)
+    >>> ops.criss_cross(x, x, x).shape
+    torch.Size([1, 8, 12, 16])
 
     Source: CCNet (Huang et al., ICCV 2019), section 3.2, and its journal version for video.
     Shapes: query and key (B, D, [T,] H, W), value (B, E, [T,] H, W) -> (B, E, [T,] H, W).
@@ -21,7 +27,7 @@ def criss_cross(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     patterns = {"query": (query, f"B D {position}"), "key": (key, f"B D {position}")}
     check("criss_cross", {**patterns, "value": (value, f"B E {position}")})
     axes = range(2, query.ndim)
-    energies = [_energies(query, key, axis, centre=axis == axes[-1]) for axis in axes]
+    energies = [_energies(query, key, axis, center=axis == axes[-1]) for axis in axes]
     weights = torch.cat(energies, dim=-1).softmax(dim=-1).split([query.shape[axis] for axis in axes], dim=-1)
     y = _sum_along(weights[0], value, axes[0])
     for axis, weight in zip(axes[1:], weights[1:], strict=True):
@@ -29,10 +35,10 @@ def criss_cross(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return y
 
 
-def _energies(query: Tensor, key: Tensor, axis: int, *, centre: bool) -> Tensor:
-    """query_i . key_j for the L positions j on i's line along `axis`, -inf at i without centre: (B, [T,] H, W, L)."""
+def _energies(query: Tensor, key: Tensor, axis: int, *, center: bool) -> Tensor:
+    """query_i . key_j for the L positions j on i's line along `axis`, -inf at i without center: (B, [T,] H, W, L)."""
     product = _lines(query, axis) @ _lines(key, axis).transpose(-1, -2)
-    if not centre:
+    if not center:
         product = product.masked_fill(torch.eye(query.shape[axis], dtype=torch.bool, device=query.device), -torch.inf)
     return product.movedim(-2, axis - 1)
 

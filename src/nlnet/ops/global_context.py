@@ -10,6 +10,11 @@ def global_context(a: Tensor, g: Tensor) -> Tensor:
 
     Time and memory O(M E): what is the same for every query is computed once.
 
+    >>> import torch
+    >>> from nlnet import ops
+    >>> ops.global_context(torch.zeros(1, 4), torch.arange(4.0).view(1, 4, 1))
+    tensor([[1.5000]])
+
     Source: GCNet (Cao et al., ICCV workshops 2019), the simplified non-local block.
     Shapes: a (B, M), g (B, M, E) -> (B, E).
     Raises ValueError if the shapes do not fit this pattern.

@@ -1,4 +1,4 @@
-"""Classical non-local means, the image filter that the non-local operation generalises."""
+"""Classical non-local means, the image filter that the non-local operation generalizes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -40,6 +40,12 @@ def nonlocal_means(
     image for each of half the shifts j - i, so memory is O(N) without gradients, whatever the search distance. Half
     precision is computed in float32.
 
+    >>> import torch
+    >>> from nlnet import ops
+    >>> noisy = torch.full((1, 1, 16, 16), 0.5) + 0.1 * torch.randn(1, 1, 16, 16)
+    >>> ops.nonlocal_means(noisy, h=0.08, sigma=0.1, patch_size=3).std() < noisy.std()
+    tensor(True)
+
     Source: Buades, Coll and Morel, "A non-local algorithm for image denoising", CVPR 2005; sigma: the same, Image
     Processing On Line, 2011.
     Shapes: x (B, C, [T, [H,]] W) -> the same.
@@ -51,7 +57,7 @@ def nonlocal_means(
         return nonlocal_means(x.float(), h=h, sigma=sigma, **options, patch_weights=patch_weights).to(x.dtype)
     taps = _taps(patch_size, patch_weights, x)
     padded = F.pad(x, ((patch_size - 1) // 2, patch_size // 2) * (x.ndim - 2), mode="reflect")
-    y, normaliser = x.clone(), torch.ones_like(x[:, :1])  # j = i, whose weight is one
+    y, normalizer = x.clone(), torch.ones_like(x[:, :1])  # j = i, whose weight is one
     for shift in _half_window(search_distance, x.shape[2:]):
         here, there = _pairs(shift, padded.shape[2:])
         distance = _filter((padded[here] - padded[there]).square().mean(dim=1, keepdim=True), taps)
@@ -60,8 +66,8 @@ def nonlocal_means(
         # f is symmetric: one weight serves i for j and j for i
         for i, j in ((here, there), (there, here)):
             y[i].addcmul_(weight, x[j])
-            normaliser[i].add_(weight)
-    return y / normaliser
+            normalizer[i].add_(weight)
+    return y / normalizer
 
 
 def _taps(size: int, patch_weights: str, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The concatenation form without its map: a sort, prefix sums, a search.
+"""The concatenation without its map: a sort, prefix sums, a search.
 
 Over keys sorted by falling b, query i sees the first c_i, those with b_j > -a_i (equality adds nothing). With G_k and
 H_k the sums of the first k g_j and b_j g_j, its sum is a_i G_c + H_c. Written from the last key seen, with
@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from nlnet.ops.precision import upcast
 
 CHUNK = {"cpu": 2**21, "cuda": 2**24}
 """Numbers, positions times channels, that are worked on at a time: what fits a cache, or fills a GPU."""
@@ -45,11 +47,14 @@ def running_sums(x_BRW: Tensor, factor: float, *, reverse: bool = False) -> Tens
     """Row k becomes `factor` times the sum of rows 0 to k, or in reverse of rows k to R - 1; x is overwritten."""
     b, rows, w = x_BRW.shape
     x = x_BRW.view(b, -1, TRIANGLE, w)
+    # First the sum of the earlier groups of TRIANGLE rows (later ones in reverse): added to the row where a group's own
+    # sum starts, it is carried through the group by the product below. So most of the work is a matrix product.
     if reverse:
         x[:, :-1, -1] += x[:, 1:].sum(2).flip(1).cumsum(1).flip(1)
     else:
         x[:, 1:, 0] += x[:, :-1].sum(2).cumsum(1)
     triangle = x.new_full((TRIANGLE, TRIANGLE), factor)
+    # The factor rides on the triangle, which saves a pass over the table.
     triangle = triangle.triu() if reverse else triangle.tril()
     return torch.bmm(triangle.expand(b * rows // TRIANGLE, -1, -1), x.flatten(0, 1)).view(b, rows, w)
 
@@ -57,6 +62,7 @@ def running_sums(x_BRW: Tensor, factor: float, *, reverse: bool = False) -> Tens
 def _shifted(x_BMW: Tensor) -> Tensor:
     """The table in float64 whose row k is that of key k, from 1: row 0, no key, and those after row M are zero."""
     b, m, w = x_BMW.shape
+    # Empty, and each part written once: zeros everywhere and the keys over them would write most of it twice.
     table = x_BMW.new_empty(b, table_rows(m), w, dtype=torch.float64)
     table[:, :1], table[:, 1 : m + 1], table[:, m + 1 :] = 0, x_BMW, 0
     return table
@@ -72,46 +78,47 @@ class _Seen(NamedTuple):
 def _sort(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """The keys by falling b, numbered over all clips (B M,), and the row c_i of each query in a table (B N,)."""
     falling, order = b.sort(dim=1, descending=True)
+    # searchsorted wants rising numbers: the first place where -b_j >= a_i is the count of keys with b_j > -a_i.
     counts = torch.searchsorted(-falling, a.contiguous())
     clip = torch.arange(len(b), device=a.device)[:, None]
     m = b.shape[1]
+    # Numbered over all clips, so that one index_select serves the batch; a gather would need indices (B, N, E).
     return (order + clip * m).flatten(), (counts + clip * table_rows(m)).flatten()
 
 
 def _seen(a: Tensor, b: Tensor, keys: Tensor, rows: Tensor) -> _Seen:
     falling = b.flatten().index_select(0, keys).view(*b.shape, 1)
     last = _shifted(falling)
+    # A query that sees no key finds 0 in row 0; its t_i = a_i is harmless, because G_0 and L_0 are 0.
     return _Seen(last, (a.flatten() + last.to(b.dtype).flatten().index_select(0, rows))[:, None])
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """In float32 or more: what tables are rounded to, and what holds the sum of two half-precision numbers."""
-    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
 def _columns(a: Tensor, g: Tensor) -> Iterator[slice]:
     """Channels to work on at a time: whole cache lines."""
     clips, m, e = g.shape
     limit = CHUNK.get(g.device.type, CHUNK["cuda"]) // max(clips * (a.shape[1] + m), 1)
+    # 16 numbers of float32 are a cache line; narrower slices would read the same lines more than once.
     width = max(limit // 16 * 16, 16)
     return (slice(start, min(start + width, e)) for start in range(0, e, width))
 
 
 def _in_order(g_BMW: Tensor, keys: Tensor) -> Tensor:
-    return wide(g_BMW).reshape(-1, g_BMW.shape[2]).index_select(0, keys).view(g_BMW.shape)
+    return upcast(g_BMW).reshape(-1, g_BMW.shape[2]).index_select(0, keys).view(g_BMW.shape)
 
 
 @torch.library.custom_op("nlnet::concatenation", mutates_args=())
 def _concatenation(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, and for the backward pass the table of G_k / M, the order of the keys and the rows of the queries."""
-    (clips, m, e), (keys, rows) = g.shape, _sort(wide(a), wide(b))
-    seen = _seen(wide(a), wide(b), keys, rows)
+    (clips, m, e), (keys, rows) = g.shape, _sort(upcast(a), upcast(b))
+    seen = _seen(upcast(a), upcast(b), keys, rows)
     result = g.new_empty(a.numel(), e)
-    slopes = wide(g.new_empty(0)).new_empty(clips * table_rows(m), e)
+    slopes = upcast(g.new_empty(0)).new_empty(clips * table_rows(m), e)
     for columns in _columns(a, g):
         g_BMW = _in_order(g[..., columns], keys)
+        # Both sums and their difference in float64; only then, as small as the result, are they rounded.
         slope = running_sums(_shifted(g_BMW), 1 / m)
         level = running_sums(_shifted(g_BMW).mul_(seen.last), 1 / m).addcmul_(seen.last, slope, value=-1)
+        # Kept for the backward pass, and so already in the type that a_i's gradient is summed in.
         slopes[:, columns] = slope.flatten(0, 1)
         y = level.to(g_BMW.dtype).flatten(0, 1).index_select(0, rows)
         y.addcmul_(slopes[:, columns].index_select(0, rows), seen.t)
@@ -122,7 +129,7 @@ def _concatenation(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Ten
 @_concatenation.register_fake
 def _(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     clips, m, e = g.shape
-    slopes = wide(g.new_empty(0)).new_empty(clips * table_rows(m), e)
+    slopes = upcast(g.new_empty(0)).new_empty(clips * table_rows(m), e)
     keys, rows = (t.new_empty(t.shape[0] * t.shape[1], dtype=torch.int64) for t in (b, a))
     return g.new_empty(*a.shape, e), slopes, keys, rows
 
@@ -135,17 +142,19 @@ def _gradients(
 
     The sums run over the queries i that see key j.
     """
-    (clips, m, e), seen = g.shape, _seen(wide(a), wide(b), keys, rows)
+    (clips, m, e), seen = g.shape, _seen(upcast(a), upcast(b), keys, rows)
     falling = seen.last[:, 1 : m + 1]
     grad_a, grad_b, grad_g = torch.zeros_like(seen.t), torch.zeros_like(falling), g.new_empty(clips * m, e)
     for columns in _columns(a, g):
-        grad_NW = wide(grad[..., columns].reshape(a.numel(), -1).contiguous())
+        grad_NW = upcast(grad[..., columns].reshape(a.numel(), -1).contiguous())
         grad_a += (slopes[:, columns].index_select(0, rows) * grad_NW).sum(1, keepdim=True)
         sums = _by_count(grad_NW, clips, rows, m)
+        # sum_i (a_i + b_j) grad_i is written with t_i too: t_i - b_c + b_j, again from parts that are small.
         t_sums = _by_count(grad_NW * seen.t, clips, rows, m).addcmul_(seen.last, sums, value=-1)
         sums, t_sums = (running_sums(x, 1 / m, reverse=True)[:, 1 : m + 1] for x in (sums, t_sums))
         grad_b += (sums * _in_order(g[..., columns], keys)).sum(2, keepdim=True)
         grad_g[:, columns].index_copy_(0, keys, t_sums.addcmul_(falling, sums).to(g.dtype).reshape(clips * m, -1))
+    # `keys` is a permutation: every row is written, so nothing has to be zero before.
     unsorted = b.new_empty(clips * m).index_copy_(0, keys, grad_b.to(b.dtype).flatten())
     return grad_a.to(a.dtype).view(a.shape), unsorted.view(b.shape), grad_g.view(g.shape)
 
@@ -164,6 +173,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    # The three other outputs have no gradient; tables of zeros for them would be as large as the sums.
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs, *output[1:])
 

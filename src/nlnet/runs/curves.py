@@ -1,8 +1,8 @@
-"""`curves.png`: loss and the monitored figure over the optimiser steps."""
+"""`curves.png`: loss and the monitored metric over the optimizer steps."""
 
 from pathlib import Path
 
-from nlnet.runs.metrics_csv import read_rows
+from nlnet.runs.callbacks.metrics_csv import read_rows
 
 
 def draw(metrics: Path, monitor: str, target: Path, title: str) -> None:
@@ -15,24 +15,24 @@ def draw(metrics: Path, monitor: str, target: Path, title: str) -> None:
 
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, figures = figure.subplots(1, 2)
-    for axes, names in ((losses, ["train/loss", "val/loss"]), (figures, _figure_names(rows, monitor))):
+    losses, metrics_axes = figure.subplots(1, 2)
+    for axes, names in ((losses, ["train/loss", "val/loss"]), (metrics_axes, _metric_names(rows, monitor))):
         for name in names:
             points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
             if points:
                 marker = "." if len(points) < 60 else None
                 axes.plot(*zip(*points, strict=True), label=name, marker=marker, linewidth=1.2)
-        axes.set_xlabel("optimiser step")
+        axes.set_xlabel("optimizer step")
         axes.grid(alpha=0.3)
         if axes.has_data():
             axes.legend(frameon=False)
     losses.set_ylabel("loss")
-    figures.set_ylim(0, 1.02)
-    figures.set_ylabel(monitor)
+    metrics_axes.set_ylim(0, 1.02)
+    metrics_axes.set_ylabel(monitor)
     figure.suptitle(title, fontsize=10)
     figure.savefig(target, dpi=120)
 
 
-def _figure_names(rows: list[dict[str, str]], monitor: str) -> list[str]:
+def _metric_names(rows: list[dict[str, str]], monitor: str) -> list[str]:
     others = {name for row in rows for name in row if name and name.startswith(("val/mAP", "val/AUROC", "val/top"))}
     return [monitor, *sorted(others - {monitor})]

@@ -8,7 +8,8 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from nlnet.runs.identity import read_record, write_record
+from nlnet.distributed import is_first
+from nlnet.runs.run_dir import read_record, write_record
 
 
 def wandb_logger(save_dir: str, project: str, **options: Any) -> WandbLogger:
@@ -21,7 +22,7 @@ def wandb_logger(save_dir: str, project: str, **options: Any) -> WandbLogger:
     folder = Path(save_dir)
     record = read_record(folder)
     run_id = options.pop("id", None) or os.environ.get("WANDB_RUN_ID") or record.get("wandb_id") or secrets.token_hex(4)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first():
         write_record(folder, record | {"wandb_id": run_id})
     if not _has_key() and "WANDB_MODE" not in os.environ:
         options["offline"] = True

@@ -1,44 +1,53 @@
-"""What a new run starts with: trained weights, and a learning rate for its batch."""
+"""How every run starts, training or evaluation: quiet, seeded, with its data, its task and its folder."""
 
+import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 
-from nlnet.errors import UserError
-from nlnet.models.inflate import inflate_weights
-from nlnet.models.resnet3d import ResNet3d
-from nlnet.models.weights import load_weights
+from nlnet.config.instantiate import import_modules
+from nlnet.distributed import print_once
+from nlnet.runs.build import make_data, make_task
+from nlnet.runs.callbacks.sample_counter import SampleCounter
+from nlnet.runs.quiet import quiet
+from nlnet.runs.record import RunRecord
+from nlnet.runs.run_dir import create, with_run_dir
+from nlnet.tasks.task import Task
 
 
-def start_weights(net: ResNet3d, cfg: DictConfig) -> list[str]:
-    """Fill `net` as `cfg.init` says and return what to say about it; nothing where a checkpoint is loaded afterwards.
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of before its trainer; `cfg` is the configuration in force, with the run's folder."""
 
-    Raises UserError where weights are needed and none are named, or where two sources are.
-    """
-    init = cfg.get("init")
-    if cfg.ckpt_path or init is None:
-        return []
-    if init.checkpoint and init.images:
-        raise UserError(f"init.checkpoint={init.checkpoint} and init.images={init.images}: give one of them")
-    if init.checkpoint:
-        return [load_weights(net, init.checkpoint, keep_classifier=init.keep_classifier)]
-    if cfg.model.get("norm") == "frozen":
-        raise UserError(
-            "model.norm=frozen: this run continues from weights trained with batch norm; give them with"
-            " init.checkpoint=FILE (the experiment's file says which), or start at random with model.norm=batch"
-        )
-    return [inflate_weights(net, init.images, taps=init.taps)] if init.images else []
+    cfg: DictConfig
+    folder: Path
+    data: Any
+    task: Task
+    counter: SampleCounter
+    record: RunRecord
 
 
-def scaled_rate(cfg: DictConfig) -> dict[str, Any]:
-    """The rate that replaces the optimiser's: lr x the run's batch / `optim.lr_batch`; nothing where that is null.
-
-    The linear scaling rule (Goyal et al. 2017). The batch is that of all ranks, times accumulated batches.
-    """
-    reference = cfg.optim.get("lr_batch")
-    if reference is None:
-        return {}
-    if reference < 1:
-        raise UserError(f"optim.lr_batch={reference}: give the batch that optim.optimizer.lr is meant for, or null")
-    batch = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
-    return {"lr": cfg.optim.optimizer.lr * batch / reference}
+def start(cfg: DictConfig) -> Run:
+    """Make data and task as `cfg` says, print what the network is, and make the run's folder with its record."""
+    started = time.monotonic()
+    quiet(keep_log=bool(cfg.trainer.get("profiler")))
+    if cfg.extras.threads:
+        torch.set_num_threads(cfg.extras.threads)
+    import_modules(cfg.extras.get("imports", ()), cfg.extras.allow_targets)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    cfg = with_run_dir(cfg)
+    data = make_data(cfg)
+    task = make_task(cfg, data)
+    for line in task.model_summary(data):
+        print_once(line)
+    folder = Path(cfg.paths.run_dir)
+    create(folder)
+    counter = SampleCounter(data.max_skipped, data.max_consecutive_failures)
+    record = RunRecord(folder, cfg, counter, task, started)
+    record.begin()
+    record.save_config()
+    return Run(cfg, folder, data, task, counter, record)

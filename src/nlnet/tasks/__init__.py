@@ -1,4 +1,4 @@
-"""LightningModules: a network with its loss, its metrics and its optimiser."""
+"""LightningModules: a network with its loss, its metrics and its optimizer."""
 
 from nlnet.tasks.classification import ClassificationTask
 

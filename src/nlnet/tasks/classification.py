@@ -1,18 +1,34 @@
 """Video classification: multi-label (Charades) and multi-class (Kinetics)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from nlnet.checkpoints.inflate import inflate_weights
+from nlnet.checkpoints.weights import load_weights
+from nlnet.config.protocol import describe as describe_protocol
+from nlnet.config.protocol import views_of
+from nlnet.data.modules.clips import ClipDataModule
+from nlnet.data.modules.views import ViewDataModule
+from nlnet.distributed import sum_over_ranks, world_size
 from nlnet.errors import UserError
-from nlnet.evaluation.metrics import VideoMetrics
-from nlnet.tasks.missing import beside, check_missing
-from nlnet.tasks.ranks import gather, sum_over_ranks, world_size
+from nlnet.evaluation.metrics import Metrics
+from nlnet.evaluation.predictions import Predictions
+from nlnet.evaluation.video_metrics import VideoMetrics
+from nlnet.evaluation.views import Views, training_window
+from nlnet.models import ResNet3d, describe
+from nlnet.tasks.missing import describe_missing
+from nlnet.tasks.multi_view import ViewEvaluation, gather_predictions
 from nlnet.tasks.task import Batch, Task
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (B, K), targets) -> (B,), the loss of each sample."""
 
 
 class ClassificationTask(Task):
@@ -22,14 +38,19 @@ class ClassificationTask(Task):
     multiclass: softmax cross-entropy and softmax scores (section 4).
 
     The loss is sum_b w_b l_b / sum_b w_b over the batch of *all* ranks, where w_b is 0 for a sample that could not be
-    read: a rank whose whole share failed contributes nothing and changes nothing for the others.
+    read: a rank whose whole slice failed contributes nothing and changes nothing for the others.
 
     Args:
-        net: (B, 3, T, H, W) -> (B, classes) logits.
+        net: (B, 3, T, H, W) -> (B, K) logits.
         kind: "multilabel" or "multiclass".
         groups: named sets of class indices that are reported apart.
-        shared: classes, optimiser and what else every task has; see `Task`.
+        loss: (logits (B, K), targets) -> (B,) instead of the cross-entropy of `kind`; targets are (B, K) of 0 and 1 for
+            multilabel, (B,) class indices for multiclass.
+        metrics: further metrics by name, each (scores (N, K), targets) -> a number, of all validation videos at once.
+        shared: classes, optimizer and what else every task has; see `Task`.
     """
+
+    predictor = "nlnet.prediction.videos.predict_videos"
 
     def __init__(
         self,
@@ -37,10 +58,76 @@ class ClassificationTask(Task):
         kind: str,
         *,
         groups: Mapping[str, Sequence[int]],
+        loss: Loss | None = None,
+        metrics: Metrics | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(net, kind, **shared)
-        self.metrics, self.eval_loss = VideoMetrics(kind, groups), MeanMetric()
+        self.metrics, self.eval_loss = VideoMetrics(kind, groups, metrics), MeanMetric()
+        self._loss = loss or {"multilabel": sigmoid_cross_entropy, "multiclass": softmax_cross_entropy}[kind]
+
+    @classmethod
+    def data_arguments(cls, data: Any) -> dict[str, Any]:
+        groups = {name: list(classes) for name, classes in getattr(data, "groups", {}).items()}
+        return super().data_arguments(data) | {"groups": groups}
+
+    @classmethod
+    def check_kind(cls, kind: str, data: Any) -> None:
+        given = getattr(data, "kind", kind)
+        if kind != given:
+            raise UserError(f"task.kind={kind}, but the shards in {data.shards} are {given}; set task={given}")
+
+    @classmethod
+    def initial_weights(cls, net: nn.Module, init: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+        if init["checkpoint"] and init["images"]:
+            raise UserError(f"init.checkpoint={init['checkpoint']} and init.images={init['images']}: give one of them")
+        if init["checkpoint"]:
+            return [load_weights(net, init["checkpoint"], keep_classifier=init["keep_classifier"])]
+        if model.get("norm") == "frozen":
+            raise UserError(
+                "model.norm=frozen: this run continues from weights trained with batch norm; give them with"
+                " init.checkpoint=FILE (the experiment's file says which), or start at random with model.norm=batch"
+            )
+        if not init["images"]:
+            return []
+        if not isinstance(net, ResNet3d):
+            raise UserError(
+                f"init.images={init['images']}: {type(net).__name__} is not a network of nlnet.build_model; load its"
+                " weights in the function that builds it, and set init.images=null"
+            )
+        return [inflate_weights(net, init["images"], inflation=init["inflation"])]
+
+    @classmethod
+    def plan_evaluation(cls, protocol: DictConfig, data: Mapping[str, Any]) -> Views | None:
+        return views_of(protocol, int((data.get("scale") or [256])[0]))
+
+    def model_summary(self, data: Any) -> list[str]:
+        if not isinstance(data, ClipDataModule):
+            return super().model_summary(data)
+        lines = [str(describe(self.net, data.clip_shape))]
+        if short := data.short_videos():
+            lines.append(
+                f"{short} of {len(data.train.samples)} training videos are shorter than the clip; their frames repeat"
+            )
+        return lines
+
+    def evaluate(
+        self, trainer: pl.Trainer, data: pl.LightningDataModule, protocol: DictConfig, views: Views | None
+    ) -> Predictions | None:
+        keys = list(getattr(data, "val_keys", ()))
+        if views is None:
+            trainer.validate(self, data, verbose=False)
+            return self._center_predictions(keys, describe_protocol(protocol, None, None))
+        if not isinstance(data, ClipDataModule):
+            raise UserError(f"protocol={protocol.name} needs a ClipDataModule, and data is a {type(data).__name__}")
+        window = training_window(self.net, data.clip_shape, views)
+        evaluation = ViewEvaluation(self, views, window, keys, describe_protocol(protocol, views, window))
+        source = ViewDataModule(data, views.clips, views.starts)
+        try:
+            trainer.validate(evaluation, source, verbose=False)
+        finally:
+            source.close()
+        return evaluation.predictions
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.net(inputs)
@@ -55,37 +142,32 @@ class ClassificationTask(Task):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
+        self._score(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
+        self._score(batch)
 
-    def forget(self) -> None:
-        super().forget()
+    def reset(self) -> None:
+        super().reset()
         self.metrics.reset()
         self.eval_loss.reset()
 
-    def report(self, stage: str) -> None:
-        failed = sorted(failure for share in gather(self._failed) for failure in share)
-        if not self.trainer.sanity_checking:
-            check_missing(failed, self.max_missing_eval)
-        figures = self.metrics.compute() | {"loss": self.eval_loss.compute()}
+    def log_metrics(self, stage: str) -> None:
+        failed = self.failures()
+        metrics = self.metrics.compute() | {"loss": self.eval_loss.compute()}
         if failed:  # beside the others, so that nobody takes them for those of all videos
-            figures["videos_missing"] = torch.tensor(float(len(failed)))
-            self.print(f"{stage}: {beside(int(figures['videos']), failed)}")
-        self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
+            metrics["videos_missing"] = torch.tensor(float(len(failed)))
+            self.print(f"{stage}: {describe_missing(int(metrics['videos']), failed)}")
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in metrics.items()})
 
     def absent_classes(self) -> list[str]:
         return [self.classes[k] for k in self.metrics.absent_classes]
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        logits = logits.float()
-        if self.kind == "multilabel":
-            return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-        return F.cross_entropy(logits, targets, reduction="none")
+        return self._loss(logits.float(), targets)
 
-    def _evaluate(self, batch: Batch) -> None:
-        self._failed += batch["failures"]
+    def _score(self, batch: Batch) -> None:
+        self.note_failures(batch)
         real = batch["weights"] > 0
         logits = self(batch["inputs"])[real].float()
         targets = batch["targets"][real]
@@ -93,8 +175,18 @@ class ClassificationTask(Task):
         scores = logits.sigmoid() if self.kind == "multilabel" else logits.softmax(1)
         self.metrics.update(batch["indices"][real], scores, targets)
 
+    def _center_predictions(self, keys: list[str], protocol: dict[str, Any]) -> Predictions:
+        """The scores of the last validation, one view a video. Call it on every rank."""
+        indices, scores, targets = self.metrics.videos()
+        rows = zip(indices.tolist(), scores.numpy()[:, None], targets.numpy(), strict=True)
+        return gather_predictions(self, list(rows), keys, protocol)
 
-def check_kind(kind: str, task: str, where: str) -> None:
-    """Refuse to train softmax on multi-label shards or the other way round."""
-    if kind != task:
-        raise UserError(f"task.kind={kind}, but the shards in {where} are {task}; set task={task}")
+
+def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """mean_k -(t_k log s(z_k) + (1 - t_k) log(1 - s(z_k))), s the sigmoid: (B, K), (B, K) -> (B,)."""
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+
+
+def softmax_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log softmax(z)_t: (B, K), (B,) -> (B,)."""
+    return F.cross_entropy(logits, targets, reduction="none")

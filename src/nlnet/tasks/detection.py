@@ -1,20 +1,22 @@
-"""Detection on images: boxes, masks and keypoints, judged by the COCO protocol."""
+"""Detection on images: boxes, masks and keypoints, evaluated by the COCO protocol."""
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
+from nlnet.checkpoints.detection import load_backbone, load_detector
+from nlnet.distributed import gather, gather_on_first, on_first, sum_over_ranks, world_size
 from nlnet.errors import UserError
 from nlnet.evaluation.coco import average_precisions, to_results
-from nlnet.models.detection import detect
-from nlnet.tasks.missing import beside, check_missing
-from nlnet.tasks.ranks import gather, gather_on_first, on_first, sum_over_ranks, world_size
+from nlnet.models.detection import resized
+from nlnet.models.detection.summary import describe_detector
+from nlnet.tasks.missing import describe_missing
 from nlnet.tasks.task import Batch, Task
 
 _TARGETS = ("boxes", "labels", "masks", "keypoints")
@@ -24,7 +26,7 @@ class DetectionTask(Task):
     """A detector, its losses and its average precisions.
 
     The loss is the sum of the detector's losses. Each of these is a mean over the regions of a rank's images; the ranks
-    are weighted by the images that they could read, n_r / sum_r n_r, so a rank whose whole share failed contributes
+    are weighted by the images that they could read, n_r / sum_r n_r, so a rank whose whole slice failed contributes
     nothing and changes nothing for the others. A loss that is not finite stops the run before the update.
 
     An evaluation counts every image once on any number of ranks. Rank 0 writes all detections to `predictions.json` in
@@ -33,14 +35,21 @@ class DetectionTask(Task):
     `val/images`, how many there were (and `val/images_missing`, where some could not be read).
 
     Args:
-        net: a detector of `nlnet.models.detection`; the batches come resized for it.
+        net: a detector of `nlnet.models.detection.build`, or another of torchvision's; the batches come resized for it.
         kind: "detection".
         category_ids: the category of label k + 1 in the ground truth.
         ground_truth: () -> COCO annotations of the validation images; called on rank 0 only.
         sigmas: of the keypoints, for the object keypoint similarity.
         skeleton: pairs of keypoints that make a limb, counted from 0; kept with the classes for predictions.
-        shared: classes (that of label k + 1), optimiser and what else every task has; see `Task`.
+        shared: classes (that of label k + 1), optimizer and what else every task has; see `Task`.
     """
+
+    samples = "images"
+    outputs: ClassVar[Mapping[str, str]] = {
+        "predictions.json": "every detection of the last validation, in COCO's format",
+        "image_grid": "ground truth and predictions side by side",
+    }
+    predictor = "nlnet.prediction.images.predict_images"
 
     def __init__(
         self,
@@ -54,17 +63,63 @@ class DetectionTask(Task):
         **shared: Any,
     ) -> None:
         super().__init__(net, kind, **shared)
-        net.transform.resized = True
         heads = net.roi_heads
-        self.judged = ["box", *(["mask"] * heads.has_mask()), *(["keypoint"] * heads.has_keypoint())]
+        self.parts = ["box", *(["mask"] * heads.has_mask()), *(["keypoint"] * heads.has_keypoint())]
         self.category_ids, self.sigmas, self._ground_truth = tuple(category_ids), sigmas, ground_truth
         self.skeleton = [list(map(int, pair)) for pair in skeleton]
         self._absent: list[str] = []
-        self.forget()
+        self.reset()
+
+    @classmethod
+    def network_arguments(cls, data: Any) -> dict[str, Any]:
+        keypoints = {"num_keypoints": data.num_keypoints} if data.num_keypoints else {}
+        return super().network_arguments(data) | keypoints
+
+    @classmethod
+    def data_arguments(cls, data: Any) -> dict[str, Any]:
+        return super().data_arguments(data) | {
+            "category_ids": list(data.category_ids),
+            "ground_truth": data.ground_truth,
+            "sigmas": list(data.sigmas) or None,
+            "skeleton": [list(pair) for pair in data.skeleton],
+        }
+
+    @classmethod
+    def check(cls, net: nn.Module, data: Any) -> None:
+        heads: Any = net.roi_heads
+        for part, wanted, given in (
+            ("masks", heads.has_mask(), data.masks),
+            ("keypoints", heads.has_keypoint(), data.keypoints),
+        ):
+            if wanted and not given:
+                raise UserError(f"data.{part}={given}, but the network predicts {part}; set data.{part}=true")
+
+    @classmethod
+    def initial_weights(cls, net: nn.Module, init: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+        assert isinstance(net, GeneralizedRCNN)
+        if init["checkpoint"] and init["images"]:
+            raise UserError(f"init.checkpoint={init['checkpoint']} and init.images={init['images']}: give one of them")
+        if init["checkpoint"]:
+            return [load_detector(net, init["checkpoint"], keep_classifier=init["keep_classifier"])]
+        if init["images"]:
+            return [load_backbone(net, init["images"])]
+        if model.get("norm") == "frozen":
+            raise UserError(
+                "model.norm=frozen: the backbone's norms stay as they are, and nothing was loaded; give ImageNet"
+                " weights with init.images=FILE, a detector's with init.checkpoint=FILE, or start at random with"
+                " model.norm=batch model.trainable_stages=5"
+            )
+        return []
+
+    def model_summary(self, data: Any) -> list[str]:
+        side = data.eval_short_side
+        # 4:3, the shape of most photographs, in multiples of 32 as the network pads
+        width = min(-(-side * 4 // 3 // 32) * 32, -(-data.max_size // 32) * 32)
+        return [str(describe_detector(self.net, (-(-side // 32) * 32, width)))]
 
     def forward(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """Detections in `images` (3, H, W) uint8, in pixels of images of `sizes`."""
-        return detect(self.net, [image.float() / 255 for image in images], sizes)
+        return resized.detect(self.net, [image.float() / 255 for image in images], sizes)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         readable = _readable(batch)
@@ -72,36 +127,34 @@ class DetectionTask(Task):
         used = readable or [0]
         images = [batch["images"][k].float() / 255 for k in used]
         targets = [{name: batch["targets"][k][name] for name in _TARGETS if name in batch["targets"][k]} for k in used]
-        losses: dict[str, Tensor] = self.net(images, targets)
+        losses = resized.losses(self.net, images, targets)
         total = sum_over_ranks(batch["weights"].sum())
         # DDP averages gradients over the ranks; times the number of ranks it is the sum over the global batch.
-        share = len(readable) * world_size() / total.clamp(min=1)
-        scaled = {name: value.float() * share for name, value in losses.items()}
+        fraction = len(readable) * world_size() / total.clamp(min=1)
+        scaled = {name: value.float() * fraction for name, value in losses.items()}
         loss = torch.stack(list(scaled.values())).sum()
         self._log_losses(scaled, loss, batch)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        return {"detections": self._evaluate(batch)}
+        return {"detections": self._detect(batch)}
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        return {"detections": self._evaluate(batch)}
+        return {"detections": self._detect(batch)}
 
-    def forget(self) -> None:
-        super().forget()
+    def reset(self) -> None:
+        super().reset()
         self._images: list[int] = []
         self._results: list[dict[str, Any]] = []
 
-    def report(self, stage: str) -> None:
-        failed = sorted(failure for share in gather(self._failed) for failure in share)
-        if not self.trainer.sanity_checking:
-            check_missing(failed, self.max_missing_eval, "images")
-        shares = gather_on_first((self._images, self._results))
-        figures = on_first(lambda: self._judge(shares, stage))
+    def log_metrics(self, stage: str) -> None:
+        failed = self.failures()
+        found = gather_on_first((self._images, self._results))
+        metrics = on_first(lambda: self._average_precisions(found, stage))
         if failed:  # beside the others, so that nobody takes them for those of all images
-            figures["images_missing"] = float(len(failed))
-            self.print(f"{stage}: {beside(int(figures['images']), failed, 'images')}")
-        self.log_dict({f"{stage}/{name}": value for name, value in figures.items()}, batch_size=1)
+            metrics["images_missing"] = float(len(failed))
+            self.print(f"{stage}: {describe_missing(int(metrics['images']), failed, 'images')}")
+        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()}, batch_size=1)
         self._results = []
 
     def absent_classes(self) -> list[str]:
@@ -123,17 +176,17 @@ class DetectionTask(Task):
         """Why the run stops; the same on every rank."""
         bad = {name: value.item() for name, value in losses.items() if not value.isfinite()}
         images = [batch["targets"][k]["image_id"] for k in _readable(batch)] if bad else []
-        shares = gather((bad, images))
-        named = ", ".join(f"{name}={value}" for share in shares for name, value in share[0].items())
-        ids = ", ".join(str(image) for share in shares for image in share[1])
+        of_ranks = gather((bad, images))
+        named = ", ".join(f"{name}={value}" for of_rank in of_ranks for name, value in of_rank[0].items())
+        ids = ", ".join(str(image) for of_rank in of_ranks for image in of_rank[1])
         return (
             f"the loss of step {self.trainer.global_step} is not finite ({named}) on the images {ids}; the weights are"
             " as before this step. Look at these images, lower optim.optimizer.lr, or set trainer.gradient_clip_val"
         )
 
-    def _evaluate(self, batch: Batch) -> list[dict[str, Tensor]]:
+    def _detect(self, batch: Batch) -> list[dict[str, Tensor]]:
         """The detections in the images of this batch that could be read, in pixels of the images as annotated."""
-        self._failed += batch["failures"]
+        self.note_failures(batch)
         readable = _readable(batch)
         targets = [batch["targets"][k] for k in readable]
         if not readable:
@@ -145,23 +198,25 @@ class DetectionTask(Task):
             self._results += to_results(detection, int(target["image_id"]), self.category_ids)
         return detections
 
-    def _judge(self, shares: Sequence[tuple[list[int], list[dict[str, Any]]]], stage: str) -> dict[str, float]:
-        images = {image for share in shares for image in share[0]}
+    def _average_precisions(
+        self, found: Sequence[tuple[list[int], list[dict[str, Any]]]], stage: str
+    ) -> dict[str, float]:
+        """The metrics of what the ranks found: (image ids, results) of each."""
+        images = {image for of_rank, _ in found for image in of_rank}
         # By image: equal scores are then in the same order on any number of ranks.
-        results = sorted((result for share in shares for result in share[1]), key=lambda result: result["image_id"])
-        truth = self._ground_truth()
-        there = {annotation["category_id"] for annotation in truth["annotations"] if annotation["image_id"] in images}
-        self._absent = [
-            name for name, category in zip(self.classes, self.category_ids, strict=True) if category not in there
-        ]
+        results = sorted((row for _, of_rank in found for row in of_rank), key=lambda row: row["image_id"])
+        ground_truth = self._ground_truth()
+        there = {row["category_id"] for row in ground_truth["annotations"] if row["image_id"] in images}
+        pairs = zip(self.classes, self.category_ids, strict=True)
+        self._absent = [name for name, category in pairs if category not in there]
         if not self.trainer.sanity_checking:
             name = "predictions.json" if stage == "val" else f"predictions-{stage}.json"
             _write(Path(self.trainer.default_root_dir) / name, results)
-        figures = {"images": float(len(images))}
-        for kind in self.judged:
-            found = average_precisions(truth, results, kind, image_ids=images, sigmas=self.sigmas)
-            figures |= {f"{kind}_{figure}": value for figure, value in found.items()}
-        return figures
+        metrics = {"images": float(len(images))}
+        for part in self.parts:
+            values = average_precisions(ground_truth, results, part, image_ids=images, sigmas=self.sigmas)
+            metrics |= {f"{part}_{name}": value for name, value in values.items()}
+        return metrics
 
 
 def _readable(batch: Batch) -> list[int]:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from nlnet.errors import UserError
 
-Failure = tuple[str, str]
+Missing = tuple[str, str]
 """The key of a sample and why it could not be read."""
 
 
-def check_missing(failed: Sequence[Failure], allowed: int, what: str = "videos") -> None:
+def check_missing(failed: Sequence[Missing], allowed: int, what: str = "videos") -> None:
     """Stop if more than `allowed` validation samples could not be read. Raises UserError."""
     if len(failed) > allowed:
         raise UserError(
@@ -17,10 +17,10 @@ def check_missing(failed: Sequence[Failure], allowed: int, what: str = "videos")
         )
 
 
-def beside(read: int, failed: Sequence[Failure], what: str = "videos") -> str:
-    """What stands beside the figures of `read` samples where others failed."""
+def describe_missing(read: int, failed: Sequence[Missing], what: str = "videos") -> str:
+    """What stands beside the metrics of `read` samples where others failed."""
     return f"{read} of {read + len(failed)} {what}; could not read {_named(failed)}"
 
 
-def _named(failed: Sequence[Failure]) -> str:
+def _named(failed: Sequence[Missing]) -> str:
     return ", ".join(f"{key} ({cause})" for key, cause in failed[:10]) + (", ..." if len(failed) > 10 else "")

@@ -1,34 +1,53 @@
-"""What every task is: a network with its optimiser, and an evaluation that no rank leaves before the others."""
+"""What every task is: a network with its optimizer, and an evaluation that no rank leaves before the others."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
+from omegaconf import DictConfig
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from nlnet.tasks.parameter_groups import parameter_groups
-from nlnet.tasks.total_steps import total_steps
+from nlnet.distributed import gather
+from nlnet.errors import UserError
+from nlnet.evaluation.predictions import Predictions
+from nlnet.evaluation.views import Views
+from nlnet.optim.parameter_groups import parameter_groups
+from nlnet.optim.total_steps import total_steps
+from nlnet.renamed import current_checkpoint
+from nlnet.tasks.missing import check_missing
 
 Batch = dict[str, Any]
 
 
 class Task(pl.LightningModule):
-    """Base of the tasks, which say what a step is, and what is reported of an evaluation.
+    """Base of the tasks, which say what a step is and which metrics an evaluation logs.
+
+    A run asks the class for what depends on the data (`network_arguments`, `data_arguments` and so on) before it makes
+    the network and the task; docs/extending.md goes through a task of one's own.
 
     Args:
         net: the network.
-        kind: what is learnt, a word that the command line knows.
-        monitor: the figure that decides which checkpoint is best, and that a sweep optimises.
+        kind: what is learned, a word that the command line knows.
+        monitor: the metric that decides which checkpoint is best, and that a sweep optimizes.
         classes: the names of the classes.
-        optimizer: parameter groups -> optimiser.
-        schedule: (optimiser, total steps) -> scheduler, stepped at every optimiser step.
-        undecayed: which parameters weight decay leaves alone, a word of `nlnet.tasks.parameter_groups`.
+        optimizer: parameter groups -> optimizer.
+        schedule: (optimizer, total steps) -> scheduler, stepped at every optimizer step.
+        no_weight_decay: which parameters weight decay leaves alone, a word of `nlnet.optim.parameter_groups`.
         max_missing_eval: how many validation samples may be unreadable before validation stops.
         settings: plain types, saved with every checkpoint and logged as hyper-parameters.
     """
+
+    samples: ClassVar[str] = "videos"
+    """What a sample is called in messages and metrics."""
+
+    outputs: ClassVar[Mapping[str, str]] = {}
+    """Files that its runs leave besides those of every run, and what is in them."""
+
+    predictor: ClassVar[str | None] = None
+    """The function (`package.module.name`) that `src/predict.py` calls for its checkpoints: see `nlnet.prediction`."""
 
     def __init__(
         self,
@@ -39,7 +58,7 @@ class Task(pl.LightningModule):
         classes: Sequence[str],
         optimizer: Callable[..., Optimizer],
         schedule: Callable[..., LRScheduler],
-        undecayed: str = "norms_and_biases",
+        no_weight_decay: str = "norms_and_biases",
         max_missing_eval: int = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -47,37 +66,110 @@ class Task(pl.LightningModule):
         self.save_hyperparameters(dict(settings or {}))
         self.net, self.kind, self.monitor, self.classes = net, kind, monitor, tuple(classes)
         self.max_missing_eval = max_missing_eval
-        self._optimizer, self._schedule, self._undecayed = optimizer, schedule, undecayed
+        self._optimizer, self._schedule, self._no_weight_decay = optimizer, schedule, no_weight_decay
         self._failed: list[tuple[str, str]] = []
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self._optimizer(parameter_groups(self.net, self._undecayed))
-        schedule = self._schedule(optimizer, total_steps=total_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    # ---- what a run asks the class before there is a task
 
-    def on_validation_epoch_start(self) -> None:
-        self.forget()
+    @classmethod
+    def network_arguments(cls, data: Any) -> dict[str, Any]:
+        """What the network has to know of the data, by the names of its arguments."""
+        return {"num_classes": len(data.classes)}
 
-    def on_test_epoch_start(self) -> None:
-        self.forget()
+    @classmethod
+    def data_arguments(cls, data: Any) -> dict[str, Any]:
+        """What the task has to know of the data, by the names of its arguments."""
+        return {"classes": list(data.classes), "max_missing_eval": data.max_missing_eval}
 
-    def on_validation_epoch_end(self) -> None:
-        self.report("val")
+    @classmethod
+    def check_kind(cls, kind: str, data: Any) -> None:
+        """Raises UserError where the data are for another kind of task."""
 
-    def on_test_epoch_end(self) -> None:
-        self.report("test")
+    @classmethod
+    def check(cls, net: nn.Module, data: Any) -> None:
+        """Raises UserError where the network predicts what the data do not have."""
 
-    def forget(self) -> None:
+    @classmethod
+    def initial_weights(cls, net: nn.Module, init: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+        """Fill a new network as `init` of the configuration says; returns what to print about it.
+
+        Raises UserError where weights are needed and none are named.
+        """
+        return []
+
+    @classmethod
+    def plan_evaluation(cls, protocol: DictConfig, data: Mapping[str, Any]) -> Views | None:
+        """The views of a test; None for the validation of training, the only test that every task has.
+
+        Raises UserError for a protocol that is not for this task, or cannot be.
+        """
+        if protocol.name != "center":
+            raise UserError(
+                f"protocol={protocol.name} is a test of videos, and this run is of {cls.samples}; leave it out"
+            )
+        return None
+
+    # ---- what a run asks the task
+
+    def model_summary(self, data: Any) -> list[str]:
+        """Lines to print before anything is trained: what the network is and costs, what is odd about the data."""
+        parameters = sum(parameter.numel() for parameter in self.net.parameters())
+        return [f"{type(self.net).__name__}: {parameters / 1e6:.2f} M parameters"]
+
+    def evaluate(
+        self, trainer: pl.Trainer, data: pl.LightningDataModule, protocol: DictConfig, views: Views | None
+    ) -> Predictions | None:
+        """Validate; returns the scores of every sample where the run is to write them."""
+        trainer.validate(self, data, verbose=False)
+        return None
+
+    def reset(self) -> None:
         """Begin an evaluation."""
         self._failed = []
 
-    def report(self, stage: str) -> None:
-        """Log the figures of the evaluation that ends, under `stage`/. Called on every rank."""
+    def log_metrics(self, stage: str) -> None:
+        """Log the metrics of the evaluation that ends, under `stage`/. Called on every rank."""
         raise NotImplementedError
 
     def absent_classes(self) -> list[str]:
         """Names of the classes that no sample of the last evaluation has; mean average precision leaves them out."""
-        raise NotImplementedError
+        return []
+
+    # ---- Lightning's hooks
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = self._optimizer(parameter_groups(self.net, self._no_weight_decay))
+        schedule = self._schedule(optimizer, total_steps=total_steps(self.trainer))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_validation_epoch_start(self) -> None:
+        self.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self.log_metrics("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["classes"] = list(self.classes)  # for predictions, which have no shards to read them from
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(current_checkpoint(checkpoint))  # before the callbacks get their states
+
+    def note_failures(self, batch: Batch) -> None:
+        """Remember the samples of an evaluation's batch that could not be read."""
+        self._failed += batch["failures"]
+
+    def failures(self) -> list[tuple[str, str]]:
+        """(key, cause) of the samples of this evaluation that could not be read, on all ranks.
+
+        Raises UserError where they are more than `max_missing_eval`.
+        """
+        failed = sorted(failure for of_rank in gather(self._failed) for failure in of_rank)
+        if not self.trainer.sanity_checking:
+            check_missing(failed, self.max_missing_eval, self.samples)
+        return failed

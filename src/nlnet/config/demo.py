@@ -1,0 +1,52 @@
+"""The demo rule: what happens when no shards are configured.
+
+Started by hand, as one process, a training without shards runs the demo: the same code at `size=demo` on synthetic
+clips. Wherever its result could be mistaken for a real one, missing shards are an error instead.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from omegaconf import DictConfig
+
+from nlnet.errors import UserError
+
+
+def has_shards(cfg: DictConfig) -> bool:
+    """Whether `data.shards` is set; the empty string, as of an unset variable, does not count."""
+    return "shards" not in cfg.data or bool(cfg.data.shards)
+
+
+def asks_for_demo(cfg: DictConfig, overrides: Sequence[str]) -> bool:
+    """Whether the command line says `size=demo`, or what that is for the experiment."""
+    return not {"size=demo", f"size={cfg.demo_size}"}.isdisjoint(overrides)
+
+
+def runs_demo(cfg: DictConfig, overrides: Sequence[str], env: Mapping[str, str] | None = None) -> bool:
+    """Whether this run is a demo. Raises UserError where shards are missing and a demo would mislead."""
+    if has_shards(cfg):
+        return False
+    if asks_for_demo(cfg, overrides):
+        return True
+    reason = _why_not(cfg, os.environ if env is None else env)
+    if reason:
+        variable = cfg.data.get("shards_variable", "data.shards")
+        raise UserError(
+            f"no shards: set data.shards=FOLDER_OR_URL or the environment variable {variable}. The demo does not stand"
+            f" in for them here, because {reason}; ask for it with size=demo if you mean it"
+        )
+    return True
+
+
+def _why_not(cfg: DictConfig, env: Mapping[str, str]) -> str | None:
+    if int(env.get("WORLD_SIZE", "1")) > 1:
+        return "this is a run of several processes (WORLD_SIZE)"
+    if str(cfg.trainer.strategy) != "auto":
+        return f"trainer.strategy={cfg.trainer.strategy} is for several processes"
+    if "SLURM_JOB_ID" in env:
+        return "this is a Slurm job (SLURM_JOB_ID)"
+    if "WANDB_SWEEP_ID" in env:
+        return "this is a point of a W&B sweep (WANDB_SWEEP_ID)"
+    if cfg.get("ckpt_path"):
+        return f"ckpt_path={cfg.ckpt_path} is given"
+    return None

@@ -1,0 +1,111 @@
+"""The configuration of an evaluation: that of the checkpoint's run, with a command line on top."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from nlnet.checkpoints.files import read_file
+from nlnet.config.compose import compose, groups, keys
+from nlnet.config.protocol import is_protocol, protocol_config
+from nlnet.config.resolve import changed, load
+from nlnet.errors import UserError, nearest
+from nlnet.renamed import current_config, current_overrides
+
+
+def load_run_config(overrides: Sequence[str]) -> DictConfig:
+    """The `config.yaml` of the checkpoint's run with `overrides` on top; `group=option` replaces a whole group.
+
+    A file of nlnet-convert has no run: it gets the configuration of a training with these `overrides`, and its own
+    network. Raises UserError for a checkpoint that is not there, for unknown keys, and for a mixture of demo and real.
+    """
+    parsed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(current_overrides(overrides))}
+    if "ckpt_path" not in parsed:
+        raise UserError("ckpt_path is missing: give ckpt_path=RUN/checkpoints/best.ckpt")
+    path = Path(str(parsed["ckpt_path"].value())).absolute()
+    if not path.is_file():
+        raise UserError(f"ckpt_path={path}: there is no such file")
+    protocol = protocol_config([o.input_line or "" for key, o in parsed.items() if is_protocol(key)])
+    others = {key: o for key, o in parsed.items() if key != "ckpt_path" and not is_protocol(key)}
+    saved = path.parents[1] / "config.yaml"
+    if saved.is_file():
+        cfg = _with_overrides(saved, others)
+    elif found := _of_converted(path, [o.input_line or "" for o in others.values()]):
+        cfg = found
+    else:
+        raise UserError(f"ckpt_path={path}: its run's {saved} is missing; evaluate the checkpoint in its run folder")
+    demo = bool(cfg.demo) and not ((parsed.keys() & {"data.shards", "data"}) and cfg.data.shards)
+    _refuse_missing_shards(cfg, path)
+    new = {"ckpt_path": str(path), "task_name": "eval", "protocol": protocol, "paths.run_dir": None, "demo": demo}
+    return changed(cfg, new)
+
+
+def _with_overrides(saved: Path, overrides: Mapping[str, Override]) -> DictConfig:
+    """A run's configuration with `overrides` on top."""
+    plain = current_config(OmegaConf.to_container(OmegaConf.load(saved)))
+    cfg = OmegaConf.create(_relocated(plain, str(plain["paths"].pop("run_dir"))))
+    OmegaConf.set_struct(cfg, True)
+    known_groups = set(groups())
+    for key, override in overrides.items():
+        if key in known_groups:
+            _replace_group(cfg, key, override.input_line or "")
+        else:
+            _set(cfg, key, override.value())
+    return cfg
+
+
+def _relocated(node: Any, run_dir: str) -> Any:
+    """What lay in the run's folder lies in that of the evaluation: its predictions and pictures are not the run's."""
+    if isinstance(node, dict):
+        return {key: _relocated(value, run_dir) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_relocated(value, run_dir) for value in node]
+    if isinstance(node, str) and (node == run_dir or node.startswith(f"{run_dir}/")):
+        return "${paths.run_dir}" + node[len(run_dir) :]
+    return node
+
+
+_ABSENT = object()
+
+
+def _set(cfg: DictConfig, key: str, value: Any) -> None:
+    new = key.startswith("+")
+    name = key.lstrip("+")
+    if not new and OmegaConf.select(cfg, name, default=_ABSENT) is _ABSENT:
+        raise UserError(f"{name}: there is no such key; {nearest(name, [*keys(), *keys('eval')])}")
+    OmegaConf.update(cfg, name, value, force_add=new)
+
+
+def _replace_group(cfg: DictConfig, group: str, override: str) -> None:
+    node = OmegaConf.select(compose([override]), group.replace("/", "."))
+    with open_dict(cfg):
+        OmegaConf.update(cfg, group.replace("/", "."), node, merge=False)
+
+
+def _of_converted(path: Path, overrides: Sequence[str]) -> DictConfig | None:
+    """What a training with `overrides` would run with, but with the network of a file that `nlnet-convert` wrote.
+
+    None for other files. Raises UserError where no shards are set.
+    """
+    model = read_file(path, "ckpt_path=").get("model")
+    if not isinstance(model, Mapping):
+        return None
+    cfg = load(overrides)
+    if cfg.demo:
+        raise UserError(
+            f"ckpt_path={path} is converted, and built-in clips would tell nothing about it; give the data it is for,"
+            " such as experiment=kinetics_i3d_nl_8x8 data.shards=FOLDER_OR_URL"
+        )
+    network = {key: value for key, value in model.items() if key != "num_classes"}
+    return changed(cfg, {"model": {"_target_": cfg.model._target_} | network})
+
+
+def _refuse_missing_shards(cfg: DictConfig, path: Path) -> None:
+    if not cfg.demo and "shards" in cfg.data and not cfg.data.shards:
+        raise UserError(
+            f"ckpt_path={path} is of a real run, and data.shards is not set; its metrics on built-in clips"
+            " would mean nothing. Set data.shards=FOLDER_OR_URL"
+        )

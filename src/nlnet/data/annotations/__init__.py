@@ -1,0 +1,1 @@
+"""What data sets say about their videos and images: a reader for each, and what every reader hands over."""

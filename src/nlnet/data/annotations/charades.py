@@ -1,0 +1,54 @@
+"""The annotations of Charades, as released: a CSV file a split, several actions a video, each with its time."""
+
+from pathlib import Path
+
+from nlnet.data.annotations.records import Annotations, Labels, Record
+from nlnet.data.annotations.tables import listing, parse_interval, read_class_list, read_rows
+from nlnet.errors import UserError, nearest
+
+CHARADES_CLASSES = 157
+_ACTION = "'<class> <start s> <end s>' with 0 <= start <= end, such as 'c092 11.90 21.20'"
+
+
+def read_charades(folder: Path) -> Annotations:
+    """The Charades release: `Charades_v1_train.csv` and `Charades_v1_test.csv`, one of which may be absent.
+
+    Class names come from `Charades_v1_classes.txt` where it lies beside them. Videos without actions stay in.
+    Raises UserError that names file, line and value.
+    """
+    paths = {split: folder / f"Charades_v1_{split}.csv" for split in ("train", "test")}
+    found = {split: path for split, path in paths.items() if path.is_file()}
+    if not found:
+        raise UserError(
+            f"annotations={folder}: no Charades_v1_train.csv or Charades_v1_test.csv here; {listing(folder)}"
+        )
+    classes = _classes(folder / "Charades_v1_classes.txt")
+    index = {name.split()[0]: i for i, name in enumerate(classes)}
+    records = [
+        Record(row["id"], split, _actions(row["actions"], index, where), stems=(row["id"],))
+        for split, path in found.items()
+        for where, row in read_rows(path, ("id", "actions"))
+    ]
+    return Annotations(tuple(records), classes, "multilabel")
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return tuple(f"c{i:03d}" for i in range(CHARADES_CLASSES))
+    return tuple(read_class_list(path))
+
+
+def _actions(text: str, index: dict[str, int], where: str) -> Labels:
+    return tuple(_action(action, index, where) for action in text.split(";") if action.strip())
+
+
+def _action(text: str, index: dict[str, int], where: str) -> tuple[int, float, float]:
+    parts = text.split()
+    if len(parts) != 3:
+        raise UserError(f"{where}: action {text!r}, expected {_ACTION}")
+    if parts[0] not in index:
+        raise UserError(
+            f"{where}: class {parts[0]!r} is not among the {len(index)} classes; {nearest(parts[0], index)}"
+        )
+    start, end = parse_interval(parts[1], parts[2], f"{where}: action {text!r}, expected {_ACTION}")
+    return index[parts[0]], start, end

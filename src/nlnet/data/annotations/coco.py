@@ -1,0 +1,159 @@
+"""Reads COCO's annotation files: `instances_*.json` and `person_keypoints_*.json`, checked before anything is used."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nlnet.data.annotations.coco_check import Problem, check_content, describe
+from nlnet.data.annotations.records import Annotations, Labels, Record
+from nlnet.errors import UserError
+
+PREFIXES = ("instances_", "person_keypoints_")
+_KEYPOINT_FIELDS = ("keypoints", "num_keypoints")
+
+
+def find_files(source: Path) -> dict[str, list[Path]]:
+    """The annotation files by their name's end, such as "train2017"; the instances before the keypoints.
+
+    `source` is a folder with them in it or in its folder `annotations`, or one file, of any name.
+    """
+    if source.is_file():
+        return {_end(source): [source]}
+    found: dict[str, list[Path]] = {}
+    for prefix in PREFIXES:
+        for path in sorted([*source.glob(f"{prefix}*.json"), *source.glob(f"annotations/{prefix}*.json")]):
+            found.setdefault(_end(path), []).append(path)
+    return found
+
+
+def is_coco(folder: Path) -> bool:
+    """Whether COCO's annotation files lie in this folder."""
+    return folder.is_dir() and bool(find_files(folder))
+
+
+def read_coco(source: Path) -> Annotations:
+    """COCO's annotations in `find_files(source)`; the split of `instances_train2017.json` is "train".
+
+    Annotations with one id in both files of a split are one object; its record gets the keypoints too. Raises UserError
+    for everything that `find_mistakes` finds, all together.
+    """
+    contents, problems = _load(source)
+    if problems:
+        raise UserError(f"annotations={source}: {describe(problems)}\nfix the files; nothing was read from them")
+    categories = next(iter(contents.values()))["categories"]
+    class_of = {row["id"]: k for k, row in enumerate(categories)}
+    records = [
+        record for name, content in contents.items() for record in _records(name, split_of(name), content, class_of)
+    ]
+    names = tuple(row["name"] for row in categories)
+    return Annotations(tuple(records), names, "detection", {"categories": categories})
+
+
+def find_mistakes(source: Path) -> list[Problem]:
+    """What is wrong with the annotation files, whichever it is in. Raises UserError where there are none."""
+    return _load(source)[1]
+
+
+def split_of(name: str) -> str:
+    """ "train" for "train2017"."""
+    return re.sub(r"_?\d{4}$", "", name) or name
+
+
+def shown_classes(annotations: Sequence[Mapping[str, Any]], class_of: Mapping[int, int]) -> Labels:
+    """Every class of which there is an object that is no crowd."""
+    shown = {class_of[row["category_id"]] for row in annotations if not row.get("iscrowd", 0)}
+    return tuple((index, 0.0, 1.0) for index in sorted(shown))
+
+
+def _load(source: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """The content of each split by the end of its files' names, and the mistakes."""
+    files = find_files(source)
+    if not files:
+        raise UserError(
+            f"annotations={source}: no instances_*.json or person_keypoints_*.json here or in {source / 'annotations'}"
+        )
+    ends: dict[str, str] = {}
+    for name in files:
+        if split_of(name) in ends:
+            raise UserError(
+                f"annotations={source}: {ends[split_of(name)]} and {name} are both the split {split_of(name)};"
+                " give a folder with one of them, or one file"
+            )
+        ends[split_of(name)] = name
+    contents, problems = {}, []
+    for name, paths in files.items():
+        if len({path.name for path in paths}) < len(paths):
+            raise UserError(f"annotations={source}: {' and '.join(map(str, paths))} are the same split; remove one")
+        loaded = [_read(path) for path in paths]
+        found = [
+            problem._replace(where=f"{path.name}, {problem.where}")
+            for path, content in zip(paths, loaded, strict=True)
+            for problem in check_content(content)
+        ]
+        problems += found
+        if not found:
+            contents[name], contradictions = _merge(name, loaded)
+            problems += contradictions
+    kinds = {json.dumps(content["categories"]) for content in contents.values()}
+    if len(kinds) > 1:
+        problems.append(Problem(", ".join(contents), "other categories", "the splits must have the same ones"))
+    return contents, problems
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from None
+
+
+def _merge(name: str, contents: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[Problem]]:
+    """The content of the instances, with the images, the categories and the keypoints of the other file."""
+    if len(contents) == 1:
+        return contents[0], []
+    first, second = contents
+    images = {row["id"]: row for row in [*second["images"], *first["images"]]}
+    ours = {row["id"]: row for row in first["annotations"]}
+    extra = {row["id"]: row for row in second["annotations"]}
+    problems = [
+        Problem(f"{name}, annotation {key}", "contradiction", f"{field} is {ours[key][field]} and {extra[key][field]}")
+        for key in ours.keys() & extra.keys()
+        for field in ("image_id", "category_id")
+        if ours[key][field] != extra[key][field]
+    ]
+    categories = {row["id"]: row for row in first["categories"]}
+    categories |= {row["id"]: {**categories.get(row["id"], {}), **row} for row in second["categories"]}
+    annotations = [{**row, **_keypoints(extra.get(row["id"], {}))} for row in first["annotations"]]
+    annotations += [row for key, row in extra.items() if key not in ours]
+    merged = {"images": images.values(), "annotations": annotations, "categories": categories.values()}
+    return {kind: list(rows) for kind, rows in merged.items()}, problems
+
+
+def _keypoints(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: row[field] for field in _KEYPOINT_FIELDS if field in row}
+
+
+def _records(name: str, split: str, content: dict[str, Any], class_of: dict[int, int]) -> Iterator[Record]:
+    objects: dict[int, list[dict[str, Any]]] = {}
+    for row in content["annotations"]:
+        objects.setdefault(row["image_id"], []).append(row)
+    for image in content["images"]:
+        path = Path(image["file_name"])
+        rows = objects.get(image["id"], [])
+        yield Record(
+            video=str(path.with_suffix("")),
+            split=split,
+            labels=shown_classes(rows, class_of),
+            stems=(path.stem,),
+            folder=path.parent.name or name,
+            notes=json.dumps({"image": image, "annotations": rows}, separators=(",", ":")),
+        )
+
+
+def _end(path: Path) -> str:
+    for prefix in PREFIXES:
+        if path.stem.startswith(prefix):
+            return path.stem.removeprefix(prefix)
+    return path.stem

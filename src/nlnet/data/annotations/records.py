@@ -1,0 +1,46 @@
+"""What a data set says about its videos or images, whatever its files look like."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+TASKS = ("multilabel", "multiclass", "detection")
+
+Labels = tuple[tuple[int, float, float], ...]
+"""(class index, start s, end s) of each label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row: a video or image, its split, its labels, the segment of the video (start s, end s) it is about, if any.
+
+    `stems` are the file names it may have, without suffix, the most telling first: only the last of several can be a
+    file that still has to be cut. `folder` is the class folder that may hold the file. `notes` is JSON that goes into
+    the sample as it is: for images, COCO's records `{"image": ..., "annotations": [...]}`.
+    """
+
+    video: str
+    split: str
+    labels: Labels
+    stems: tuple[str, ...]
+    start: float | None = None
+    end: float | None = None
+    folder: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """All rows of a data set, its class names in the order of their indices, and the manifest's task and details.
+
+    `task` is one of `TASKS`. Those of "detection" are images with notes, and `details` has their `categories`.
+    """
+
+    records: tuple[Record, ...]
+    classes: tuple[str, ...]
+    task: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> bool:
+        """Whether the files are images, which go into shards as they are."""
+        return self.task == "detection"

@@ -1,0 +1,1 @@
+"""From shards to batches: the order, the sampling, the decoding, the augmentation."""

@@ -1,0 +1,1 @@
+"""Encoded videos and images: opened within limits, decoded, encoded."""

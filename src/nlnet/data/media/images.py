@@ -1,0 +1,53 @@
+"""Encoded images: their size, and their pixels."""
+
+import io
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from nlnet.data.media.limits import MAX_PIXELS
+from nlnet.data.media.suffixes import IMAGE_FORMATS
+
+_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError)
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; `cause` is a short phrase to count by, such as "undecodable"."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+
+
+def open_image(data: bytes) -> Image.Image:
+    """The image with its header read and its pixels not yet. Raises ImageError.
+
+    JPEG and PNG only: every format that a library can read is one more way to attack it.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=list(IMAGE_FORMATS))
+    except _UNREADABLE as error:
+        raise ImageError("undecodable", f"neither a JPEG nor a PNG image ({error})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError("too large", f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are read")
+    return image
+
+
+def decode_image(data: bytes, width: int, height: int) -> Image.Image:
+    """The RGB image that annotations of a `width` x `height` image refer to; gray images get three equal channels.
+
+    Annotations refer to the stored pixels, as COCO's do: an EXIF orientation is not carried out. But where the stored
+    image has another size and the turned one has this, they were made on the turned one, and it is turned.
+    Raises ImageError.
+    """
+    image = open_image(data)
+    try:
+        if image.size == (width, height):
+            return image.convert("RGB")
+        if image.size == (height, width):
+            turned = ImageOps.exif_transpose(image)
+            if turned.size == (width, height):
+                return turned.convert("RGB")
+    except _UNREADABLE as error:
+        raise ImageError("undecodable", str(error)) from error
+    size = f"{image.width} x {image.height}"
+    raise ImageError("mismatch", f"the image has {size} pixels, its annotations are of {width} x {height}")

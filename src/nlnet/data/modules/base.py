@@ -1,0 +1,141 @@
+"""The base of all data modules, and the base of those that read shards."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+
+from nlnet.data.batches.base import RankSlice, ShardBatches
+from nlnet.data.batches.loader import BatchLoader
+from nlnet.data.shards.source import ReadSettings
+from nlnet.errors import UserError
+
+
+class DataModule(pl.LightningDataModule):
+    """Base of all data modules: what a run asks of its data, and the loaders that were handed out.
+
+    One of your own says its `classes` and has `train_dataloader` and `val_dataloader`. Their batches hold what the task
+    computes with, for a classification `inputs` (B, 3, T, H, W) and `targets`, and what
+    `nlnet.data.batches.base.complete_batch` adds. A torch DataLoader will do. A run that is killed then goes on at the
+    beginning of its epoch; it repeats its batches exactly where the loader has `state_dict` and `load_state_dict` with
+    its position, as `nlnet.data.batches.loader.BatchLoader` has.
+    """
+
+    classes: Sequence[str] = ()
+    """The names of the classes."""
+
+    groups: Mapping[str, Sequence[int]] = {}
+    """Named sets of class indices that are reported apart."""
+
+    val_keys: Sequence[str] = ()
+    """The names of the validation samples by index; their numbers if empty."""
+
+    max_missing_eval: int = 0
+    """How many validation samples may be unreadable before validation stops."""
+
+    max_skipped: float = 0.05
+    """The fraction of unreadable training samples above which training stops."""
+
+    max_consecutive_failures: int = 100
+    """Unreadable training samples in a row, on one rank, after which training stops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loaders: list[BatchLoader] = []
+
+    def close(self) -> None:
+        """Stop the workers of every loader that was handed out."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()
+
+    def ranks(self) -> tuple[int, int]:
+        """Which of how many ranks this is; 0 of 1 without a trainer."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def hand_out(self, batches: ShardBatches[Any, Any], num_workers: int) -> BatchLoader:
+        """A loader of `batches`."""
+        overfit = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        self._loaders.append(BatchLoader(batches, num_workers, repeat_epoch=overfit))
+        return self._loaders[-1]
+
+
+class ShardDataModule(DataModule):
+    """Base of those that train: they find samples and say how they become batches.
+
+    Args:
+        shards: where the samples are.
+        batch_size: of all ranks together.
+        eval_batch_size: likewise; the training batch size for None.
+        num_workers: processes that read and decode, per rank; the batches do not depend on it.
+        shuffle_shards: how many shards are shuffled together.
+        max_missing_eval: how many validation samples may be unreadable before validation stops.
+        max_skipped: fraction of unreadable training samples above which training stops.
+        max_consecutive_failures: unreadable training samples in a row, on one rank, after which training stops.
+        read_timeout_s: seconds after which a read that keeps failing is given up.
+        parallel_reads: requests in flight, per loader process.
+        read_ahead_mb: megabytes that are read ahead, per loader process.
+        cache_dir: folder to keep whole remote shards in; None for not keeping them.
+        cache_gb: gigabytes that the folder may hold.
+        allow_pipe: run the commands in `pipe:` URLs.
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        shards: str,
+        *,
+        batch_size: int,
+        eval_batch_size: int | None = None,
+        num_workers: int = 4,
+        shuffle_shards: int = 8,
+        max_missing_eval: int = 0,
+        max_skipped: float = 0.05,
+        max_consecutive_failures: int = 100,
+        read_timeout_s: float = 60,
+        parallel_reads: int = 8,
+        read_ahead_mb: float = 128,
+        cache_dir: str | None = None,
+        cache_gb: float = 50,
+        allow_pipe: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.shards, self.seed, self.num_workers, self.window = str(shards), seed, num_workers, shuffle_shards
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.max_missing_eval, self.max_skipped = max_missing_eval, max_skipped
+        self.max_consecutive_failures = max_consecutive_failures
+        self.settings = ReadSettings(read_timeout_s, parallel_reads, read_ahead_mb, cache_dir, cache_gb, allow_pipe)
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader(train=True)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader(train=False)
+
+    test_dataloader = val_dataloader
+
+    def batches(self, rank_slice: RankSlice, *, train: bool) -> ShardBatches[Any, Any]:
+        """The batches of one rank, of the training or of the validation split."""
+        raise NotImplementedError
+
+    def check_fills_a_batch(self, samples: int, what: str) -> None:
+        """Refuse a training split that is smaller than one batch."""
+        if samples < self.batch_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is more than the {samples} training {what} in {self.shards};"
+                " lower it"
+            )
+
+    def _loader(self, *, train: bool) -> BatchLoader:
+        rank, world_size = self.ranks()
+        size, key = (self.batch_size, "batch_size") if train else (self.eval_batch_size, "eval_batch_size")
+        check_divides(size, world_size, f"data.{key}")
+        return self.hand_out(self.batches(RankSlice(size, rank, world_size), train=train), self.num_workers)
+
+
+def check_divides(batch_size: int, world_size: int, key: str) -> None:
+    """A batch is split evenly over the ranks, or refused."""
+    if batch_size % world_size:
+        low, high = batch_size // world_size * world_size, -(-batch_size // world_size) * world_size
+        raise UserError(f"{key}={batch_size} does not divide over {world_size} ranks; use {low or high} or {high}")

@@ -1,0 +1,118 @@
+"""The LightningDataModule of clips: finds the shards, checks them before training, and prepares batches."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from nlnet.data.batches.base import Batch, RankSlice
+from nlnet.data.batches.clip_transforms import prepare_clips
+from nlnet.data.batches.clips import ClipBatches, ClipSettings
+from nlnet.data.batches.sampling import ClipGeometry
+from nlnet.data.media.decode import DECODERS
+from nlnet.data.modules.base import ShardDataModule
+from nlnet.data.shards.find import find_shards, is_pattern
+from nlnet.data.shards.index import same_classes
+from nlnet.errors import UserError, nearest
+
+_RAW = ("clips", "flips", "colors")  # of a batch, not needed after `inputs` is made
+
+
+class ClipDataModule(ShardDataModule):
+    """Clips of a dataset's training and validation shards.
+
+    Args:
+        shards: folder or URL prefix that holds the shards and their manifests; or a pattern of WebDataset shards
+            without manifest, as `nlnet.data.shards.find.find_shards` takes it.
+        val_shards: likewise for validation; None for the same place.
+        dataset: the first word of the shards' names, `charades` in `charades-train-000000.tar`.
+        train_split, val_split: the second word.
+        frames, stride: the clip, 32x2 for 64 consecutive frames of which every other is taken.
+        size: side of the square crop that the network sees.
+        scale: the range of the random short side; evaluation uses its lower end.
+        flip: mirror half of the training clips.
+        color_jitter: brightness, contrast and saturation change by factors from 1 - this to 1 + this.
+        decoder: "pyav", or "torchcodec" where that is installed.
+        batch_size: of all ranks together.
+        shared: the settings of batches and of reading; see `ShardDataModule`.
+    """
+
+    def __init__(
+        self,
+        shards: str,
+        dataset: str,
+        train_split: str = "train",
+        val_split: str = "val",
+        *,
+        val_shards: str | None = None,
+        frames: int = 32,
+        stride: int = 2,
+        size: int = 224,
+        scale: tuple[int, int] = (256, 320),
+        flip: bool = True,
+        batch_size: int = 64,
+        color_jitter: float = 0.0,
+        decoder: str = "pyav",
+        **shared: Any,
+    ) -> None:
+        super().__init__(shards, batch_size=batch_size, **shared)
+        low, high = int(scale[0]), int(scale[1])
+        if not size <= low <= high:
+            raise UserError(f"data.scale={[low, high]}: needs data.size={size} <= low <= high; lower data.size")
+        self._view = (ClipGeometry(frames, stride), size, (low, high))
+        self._flip, self._color_jitter, self.decoder = flip, color_jitter, check_decoder(decoder)
+        self._find(dataset, train_split, val_split, val_shards)
+        if self.train.classes != self.val.classes:
+            raise UserError(f"{self.shards}: the splits {train_split} and {val_split} name different classes")
+        self.check_fills_a_batch(len(self.train.samples), "samples")
+        self.kind, self.classes, self.groups = self.train.task, self.train.classes, self.train.groups
+        self.val_keys = [sample.key for sample in self.val.samples]
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """(3, T, size, size), what the network sees of one sample."""
+        return 3, self._view[0].frames, self._view[1], self._view[1]
+
+    @property
+    def geometry(self) -> ClipGeometry:
+        """The clips that the network is trained on."""
+        return self._view[0]
+
+    def short_videos(self) -> int:
+        """How many training videos are shorter than the clip and will be repeated cyclically."""
+        return sum(sample.frames < self._view[0].span for sample in self.train.samples)
+
+    def _find(self, dataset: str, train_split: str, val_split: str, val_shards: str | None) -> None:
+        if is_pattern(self.shards) and not val_shards:
+            raise UserError(f"data.val_shards is not set, and data.shards={self.shards} names the training shards only")
+        self.train, self.train_root = find_shards(self.shards, dataset, train_split, self.settings)
+        self.val, self.val_root = find_shards(str(val_shards or self.shards), dataset, val_split, self.settings)
+        if not self.train_root and not self.val_root:
+            self.train, self.val = same_classes(self.train, self.val)
+
+    def batches(self, rank_slice: RankSlice, *, train: bool) -> ClipBatches:
+        geometry, size, scale = self._view
+        return ClipBatches(
+            self.train if train else self.val,
+            self.train_root if train else self.val_root,
+            ClipSettings(geometry, size, scale, self._flip, train, self._color_jitter, self.decoder),
+            rank_slice,
+            self.seed,
+            self.window,
+            self.settings,
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Resize, mirror and normalize on the device: adds `inputs` (B, 3, T, size, size), drops the raw frames."""
+        with torch.no_grad():
+            inputs = prepare_clips(batch["clips"], batch["flips"], self._view[1], batch.get("colors"))
+        return {name: value for name, value in batch.items() if name not in _RAW} | {"inputs": inputs}
+
+
+def check_decoder(name: str) -> str:
+    """`name`, if there is such a decoder here."""
+    if name not in DECODERS:
+        raise UserError(f"data.decoder={name}: there is no such decoder; {nearest(name, DECODERS)}")
+    if name != "pyav" and find_spec(name) is None:
+        raise UserError(f"data.decoder={name}: it is not installed; pip install {name}, or set data.decoder=pyav")
+    return name

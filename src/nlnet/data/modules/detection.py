@@ -1,0 +1,165 @@
+"""The LightningDataModule of images with objects: COCO's, in shards or in folders as they are released."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nlnet.data.annotations.coco_categories import Categories
+from nlnet.data.batches.base import RankSlice
+from nlnet.data.batches.folder import FolderBatches
+from nlnet.data.batches.images import ImageBatches, ImageSettings, object_area
+from nlnet.data.modules.base import ShardDataModule
+from nlnet.data.prepare.folder import FolderSplit, is_plain, read_folder
+from nlnet.data.shards.coco import read_truth
+from nlnet.data.shards.find import is_pattern, load_manifest
+from nlnet.data.shards.manifest import Manifest
+from nlnet.errors import UserError
+
+
+class DetectionDataModule(ShardDataModule):
+    """Images of a dataset's training and validation splits, with boxes and, as asked for, masks or keypoints.
+
+    Args:
+        shards: folder or URL prefix that holds the shards and their manifests; or a folder of COCO's own files, with
+            annotations in it or in its `annotations`, and the images anywhere below it.
+        dataset: the first word of the shards' names, `coco` in `coco-train-000000.tar`.
+        train_split, val_split: the second word.
+        masks: hand out masks.
+        keypoints: hand out keypoints, and only those categories that have any.
+        short_sides: the short side of a training image becomes one of these, at random.
+        eval_short_side: that of a validation image; the last of `short_sides` for None.
+        max_size: what the long side may have at most.
+        flip: mirror half of the training images.
+        aspect_groups: batches of upright images, and batches of others: fewer pixels of padding.
+        skip_empty: leave training images out that show no object of the categories.
+        sigmas: the tolerances of the keypoints in OKS; for None what the dataset says, or COCO's own for its persons.
+        batch_size: of all ranks together.
+        shared: the settings of batches and of reading; see `ShardDataModule`.
+    """
+
+    def __init__(
+        self,
+        shards: str,
+        dataset: str = "coco",
+        train_split: str = "train",
+        val_split: str = "val",
+        *,
+        masks: bool = True,
+        keypoints: bool = False,
+        short_sides: Sequence[int] = (800,),
+        eval_short_side: int | None = None,
+        max_size: int = 1333,
+        flip: bool = True,
+        aspect_groups: bool = True,
+        skip_empty: bool = True,
+        sigmas: Sequence[float] | None = None,
+        batch_size: int = 16,
+        **shared: Any,
+    ) -> None:
+        super().__init__(shards, batch_size=batch_size, **shared)
+        sides = check_sides(short_sides, eval_short_side, max_size)
+        self.short_sides, self.eval_short_side, self.max_size = sides[:-1], sides[-1], max_size
+        self.flip, self.masks, self.keypoints, self.aspect_groups = flip, masks, keypoints, aspect_groups
+        self._files: list[FolderSplit] = []  # of training and of validation, where they are not in shards
+        self.train, self.val = self._find(dataset, train_split, val_split)
+        if self.train.details["categories"] != self.val.details["categories"]:
+            raise UserError(f"{self.shards}: the splits {train_split} and {val_split} have different categories")
+        self.all_categories = Categories(tuple(self.train.details["categories"]))
+        self.categories = Categories.of(self.all_categories.rows, with_keypoints=keypoints, where=self.shards)
+        self.classes = self.categories.names  # the name of label k + 1
+        self.sigmas = self.categories.sigmas(sigmas) if keypoints else ()
+        if skip_empty:
+            self.train = self._without_empty(self.train)
+        self.check_fills_a_batch(len(self.train.samples), "images")
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The dataset's id of label k + 1."""
+        return self.categories.ids
+
+    @property
+    def keypoint_names(self) -> tuple[str, ...]:
+        return self.categories.keypoint_names if self.keypoints else ()
+
+    @property
+    def num_keypoints(self) -> int:
+        return len(self.keypoint_names)
+
+    @property
+    def skeleton(self) -> tuple[tuple[int, int], ...]:
+        """The limbs, as pairs of indices into `keypoint_names`."""
+        return self.categories.skeleton if self.keypoints else ()
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The validation split as COCO's dictionary, of the categories in use; what the evaluation needs is filled in.
+
+        Raises UserError where it cannot be read.
+        """
+        content = (
+            self._files[1].ground_truth() if self._files else read_truth(self.val, self.shards, self.settings.timeout_s)
+        )
+        rows = [row for row in content["annotations"] if row["category_id"] in self.categories.label_of]
+        annotations = [filled_in(row, self.num_keypoints) for row in rows]
+        return {**content, "annotations": annotations, "categories": list(self.categories.rows), "info": {}}
+
+    def batches(self, rank_slice: RankSlice, *, train: bool) -> ImageBatches:
+        make: Callable[..., ImageBatches] = ImageBatches
+        if self._files:
+            make = partial(FolderBatches, self._files[0 if train else 1])
+        return make(
+            self.train if train else self.val,
+            self.shards,
+            self.view(train=train),
+            self.categories,
+            self.all_categories,
+            rank_slice,
+            self.seed,
+            self.window,
+            group=self.aspect_groups,
+            settings=self.settings,
+        )
+
+    def view(self, *, train: bool) -> ImageSettings:
+        """How images are handed out in training, and in evaluation."""
+        sides = self.short_sides if train else (self.eval_short_side,)
+        return ImageSettings(sides, self.max_size, self.flip, train, self.masks, self.keypoints)
+
+    def _find(self, dataset: str, *splits: str) -> list[Manifest]:
+        if is_pattern(self.shards):
+            raise UserError(f"data.shards={self.shards}: images need prepared shards, a folder or a URL prefix of them")
+        if is_plain(self.shards):
+            self._files = read_folder(Path(self.shards), dataset, splits)
+            return [files.manifest for files in self._files]
+        manifests = [load_manifest(self.shards, dataset, split, self.settings) for split in splits]
+        for manifest in manifests:
+            if manifest.task != "detection":
+                raise UserError(f"data.shards={self.shards}: shards for {manifest.task} classification hold no objects")
+        return manifests
+
+    def _without_empty(self, manifest: Manifest) -> Manifest:
+        """The same shards, with only those images listed that show one of the classes."""
+        wanted = {k for k, row in enumerate(self.all_categories.rows) if row["id"] in self.category_ids}
+        shown = [sample for sample in manifest.samples if wanted & {index for index, _, _ in sample.labels}]
+        return replace(manifest, samples=tuple(shown))
+
+
+def filled_in(row: dict[str, Any], num_keypoints: int) -> dict[str, Any]:
+    """An annotation with its area, `iscrowd`, and where there are keypoints those and how many are labeled."""
+    full = row | {"area": object_area(row), "iscrowd": int(row.get("iscrowd", 0))}
+    if num_keypoints:
+        points = row.get("keypoints") or [0] * (3 * num_keypoints)
+        full |= {"keypoints": points, "num_keypoints": sum(visibility > 0 for visibility in points[2::3])}
+    return full
+
+
+def check_sides(short_sides: Sequence[int], eval_short_side: int | None, max_size: int) -> tuple[int, ...]:
+    """The sizes in training and then the one in evaluation, if they can be."""
+    sides = (*map(int, short_sides), int(eval_short_side or (short_sides or [0])[-1]))
+    if not short_sides or min(sides) < 16 or max(sides) > max_size:
+        raise UserError(
+            f"data.short_sides={list(short_sides)}, data.eval_short_side={eval_short_side},"
+            f" data.max_size={max_size}: needs short sides from 16 to the maximum"
+        )
+    return sides

@@ -1,0 +1,1 @@
+"""From a folder of videos or images to shards."""

@@ -1,0 +1,76 @@
+"""What `prepare` is asked for, checked."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nlnet.data.annotations.readers import READERS
+from nlnet.errors import UserError, nearest
+
+ENCODINGS = ("h264", "copy")
+TUNES = ("fastdecode", None)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `prepare` is asked for; configs/prepare.yaml describes each."""
+
+    dataset: str
+    out: Path | str
+    annotations: Path
+    videos: Path
+    encode: str = "h264"
+    short_side: int = 288
+    gop: int = 32
+    crf: int = 20
+    tune: str | None = "fastdecode"
+    samples_per_shard: int | None = None
+    seed: int = 0
+    limit: int | None = None
+    workers: int | None = None
+    part: str | None = None
+    merge: bool = False
+    reader: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reader is None and self.dataset not in READERS:
+            raise UserError(
+                f"dataset={self.dataset}: no such data set; {nearest(str(self.dataset), READERS)};"
+                " for one of your own name a function that reads its annotations: reader=package.function"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(self.dataset)):
+            raise UserError(f"dataset={self.dataset}: file names begin with it; expected letters, digits, _ and -")
+        if self.encode not in ENCODINGS:
+            raise UserError(f"encode={self.encode}: no such encoding; {nearest(str(self.encode), ENCODINGS)}")
+        if self.tune not in TUNES:
+            raise UserError(f"tune={self.tune}: expected {' or '.join(name or 'null' for name in TUNES)}")
+        if self.part is not None and self.merge:
+            raise UserError(f"part={self.part} and merge=true: make all parts first, then merge without part=")
+        _ = self.part_numbers
+        for name, (low, high) in {"short_side": (16, 4320), "gop": (1, 1000), "crf": (0, 51)}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise UserError(f"{name}={value}: expected a whole number from {low} to {high}")
+        for name in ("samples_per_shard", "limit", "workers"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UserError(f"{name}={value}: expected a whole number from 1, or null")
+
+    @property
+    def part_numbers(self) -> tuple[int, int]:
+        """(i, n) for the part "i/n" of the shards, from (1, 1) to (n, n)."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(self.part or "1/1"))
+        number, count = map(int, match.groups()) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise UserError(f"part={self.part}: expected i/n with 1 <= i <= n, such as 3/16")
+        return number, count
+
+    def choices(self, *, images: bool) -> dict[str, str | int | None]:
+        """What changes the bytes of the shards, apart from the annotations and the files themselves."""
+        names = ["dataset"]
+        if self.reader is not None:
+            names.append("reader")
+        if not images:
+            names.append("encode")
+            names += () if self.encode == "copy" else ("short_side", "gop", "crf", "tune")
+        return {name: getattr(self, name) for name in (*names, "samples_per_shard", "seed", "limit")}

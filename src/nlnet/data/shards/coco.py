@@ -1,0 +1,73 @@
+"""COCO images in shards: `key.jpg` beside a `key.json` with COCO's own records, and the annotations of a split in one
+file beside its manifest, for the evaluation."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nlnet.data.annotations.records import Labels
+from nlnet.data.media.images import decode_image, open_image
+from nlnet.data.media.suffixes import IMAGE_FORMATS
+from nlnet.data.media.video import VideoInfo
+from nlnet.data.shards import storage
+from nlnet.data.shards.manifest import Manifest
+from nlnet.data.shards.writer import RawSample
+from nlnet.errors import UserError
+
+
+def image_sample(key: str, data: bytes, suffix: str, labels: Labels, notes: Mapping[str, Any]) -> RawSample:
+    """An image on its way into a shard. COCO's records, `{"image": ..., "annotations": ...}`, go in as they are."""
+    info = VideoInfo(frames=1, fps=1.0, width=notes["image"]["width"], height=notes["image"]["height"])
+    return RawSample(key, data, info, labels, suffix, notes)
+
+
+def read_image(path: Path, key: str, labels: Labels, notes: str) -> RawSample:
+    """An image file with its records in JSON. Its bytes stay as they are; it is decoded to see that it can be.
+
+    Raises ImageError and OSError.
+    """
+    records, data = json.loads(notes), path.read_bytes()
+    decode_image(data, records["image"]["width"], records["image"]["height"])
+    return image_sample(key, data, IMAGE_FORMATS[str(open_image(data).format)], labels, records)
+
+
+def truth_name(dataset: str, split: str) -> str:
+    """The name of a split's annotations, such as "coco-val-annotations.json"."""
+    return f"{dataset}-{split}-annotations.json"
+
+
+def write_truth(
+    manifest: Manifest, notes: Callable[[str], Mapping[str, Any]], write: Callable[[str, bytes], None]
+) -> Manifest:
+    """Writes the annotations of a split's images as one COCO file; returns the manifest that names it.
+
+    `notes` gives the records of the sample with a key.
+    """
+    records = [notes(sample.key) for sample in manifest.samples]
+    content = {
+        "images": [record["image"] for record in records],
+        "annotations": [row for record in records for row in record["annotations"]],
+        "categories": manifest.details["categories"],
+    }
+    data = json.dumps(content, separators=(",", ":")).encode()
+    name = truth_name(manifest.dataset, manifest.split)
+    write(name, data)
+    told = {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return replace(manifest, details={**manifest.details, "annotations": told})
+
+
+def read_truth(manifest: Manifest, root: str, timeout_s: float = storage.TIMEOUT_S) -> dict[str, Any]:
+    """The annotations of a split as one COCO dictionary. Raises UserError unless they are the manifest's."""
+    told = manifest.details["annotations"]
+    url = storage.join(root, truth_name(manifest.dataset, manifest.split))
+    try:
+        data = storage.read_bytes(url, timeout_s=timeout_s)
+    except OSError as error:
+        raise UserError(f"{url}: cannot be read, and the evaluation needs it: {error}") from error
+    if hashlib.sha256(data).hexdigest() != told["sha256"]:
+        raise UserError(f"{url}: its SHA-256 is not the manifest's; copy it again with the shards")
+    content: dict[str, Any] = json.loads(data)
+    return content

@@ -1,0 +1,198 @@
+"""The manifest: what lies where in a set of shards. One JSON file beside the shards of each split."""
+
+import json
+import math
+import os
+import secrets
+from dataclasses import astuple, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from nlnet.data.annotations.records import TASKS, Labels
+from nlnet.data.media.limits import MAX_FRAMES, MAX_PIXELS
+from nlnet.errors import UserError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One tar file: its name in the manifest's folder, its samples, its size in bytes and its SHA-256 in hex."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One clip in a shard.
+
+    `shard` is an index into `Manifest.shards`. The byte range [offset, offset + length) of that tar goes from the
+    header of the sample's first member to the end of the padding of its last one; `crc32` is of exactly that range.
+    `labels` are (class index, start s, end s); a multi-class sample has one entry that spans the clip. An image is one
+    frame at one a second, with an entry for each class that it shows.
+    """
+
+    key: str
+    shard: int
+    offset: int
+    length: int
+    crc32: int
+    frames: int
+    fps: float
+    width: int
+    height: int
+    labels: Labels
+
+    @property
+    def duration(self) -> float:
+        """Seconds: frames / fps."""
+        return self.frames / self.fps
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A split of a data set in shards.
+
+    `task` is "multilabel", "multiclass" or "detection". `groups` are named sets of class indices that are reported
+    apart. `details` are what else a kind of data set has to say: for detection its categories, in COCO's words.
+    """
+
+    dataset: str
+    split: str
+    task: str
+    classes: tuple[str, ...]
+    groups: dict[str, tuple[int, ...]]
+    shards: tuple[Shard, ...]
+    samples: tuple[Sample, ...]
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def things(self) -> str:
+        """What the samples are, for messages."""
+        return "images" if self.task == "detection" else "videos"
+
+    def to_json(self) -> str:
+        """The manifest as text: always the same for the same content, one sample a line."""
+        head = {
+            "format": FORMAT,
+            "dataset": self.dataset,
+            "split": self.split,
+            "task": self.task,
+            "classes": self.classes,
+            "groups": self.groups,
+            **({"details": self.details} if self.details else {}),
+            "shards": [[shard.name, shard.samples, shard.bytes, shard.sha256] for shard in self.shards],
+            "sample": [field.name for field in fields(Sample)],
+        }
+        lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
+        samples = ",\n".join(json.dumps(astuple(sample), separators=(",", ":")) for sample in self.samples)
+        return "{\n" + ",\n".join([*lines, f'"samples": [\n{samples}\n]']) + "\n}\n"
+
+    @staticmethod
+    def from_json(text: str, where: str) -> "Manifest":
+        """The manifest that `to_json` wrote; `where` names its place in messages.
+
+        Raises UserError if the text is not a manifest, is of another format version, or contradicts itself.
+        """
+        try:
+            content = json.loads(text)
+            version = content["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{where}: not a shard manifest ({_words(error)}); make it again from the shards") from None
+        if version != FORMAT:
+            raise UserError(f"{where}: manifest format {version!r}, but this version of nlnet reads {FORMAT}")
+        try:
+            manifest = _parse(content)
+            _check(manifest)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{where}: malformed manifest ({_words(error)}); make it again from the shards") from None
+        return manifest
+
+
+def manifest_name(dataset: str, split: str) -> str:
+    """The manifest's file name, such as "charades-train-manifest.json"."""
+    return f"{dataset}-{split}-manifest.json"
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Path:
+    """Writes the manifest into `folder`, whole or not at all, and returns its path."""
+    path = folder / manifest_name(manifest.dataset, manifest.split)
+    write_atomic(path, manifest.to_json().encode())
+    return path
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes a file so that its name only ever stands for the old content or the new one."""
+    # A name of its own: several processes may write the same file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    if content["sample"] != [field.name for field in fields(Sample)]:
+        raise ValueError(f"sample fields {content['sample']!r}")
+    return Manifest(
+        dataset=_typed(content, "dataset", str),
+        split=_typed(content, "split", str),
+        task=_typed(content, "task", str),
+        classes=tuple(map(str, _typed(content, "classes", list))),
+        groups={name: tuple(map(int, members)) for name, members in _typed(content, "groups", dict).items()},
+        details=_typed(content, "details", dict) if "details" in content else {},
+        shards=tuple(Shard(*row) for row in _typed(content, "shards", list)),
+        samples=tuple(_sample(*row) for row in _typed(content, "samples", list)),
+    )
+
+
+def _typed(content: dict[str, Any], name: str, kind: type) -> Any:
+    if not isinstance(content[name], kind):
+        raise ValueError(f"{name!r} is a {type(content[name]).__name__}")
+    return content[name]
+
+
+def _sample(*row: Any) -> Sample:
+    sample = Sample(*row)
+    return replace(sample, labels=tuple((int(index), float(start), float(end)) for index, start, end in sample.labels))
+
+
+def _check(manifest: Manifest) -> None:
+    if manifest.task not in TASKS:
+        raise ValueError(f"task {manifest.task!r} is none of {', '.join(TASKS)}")
+    classes = range(len(manifest.classes))
+    for name, members in manifest.groups.items():
+        if not all(member in classes for member in members):
+            raise ValueError(f"group {name!r} names a class outside 0..{len(classes) - 1}")
+    counts = [0] * len(manifest.shards)
+    keys: set[str] = set()
+    for sample in manifest.samples:
+        if sample.key in keys:
+            raise ValueError(f"the key {sample.key!r} occurs twice")
+        keys.add(sample.key)
+        _check_sample(sample, manifest.shards, classes)
+        counts[sample.shard] += 1
+    for shard, count in zip(manifest.shards, counts, strict=True):
+        if shard.samples != count:
+            raise ValueError(f"{shard.name} is said to hold {shard.samples} samples, but {count} are listed")
+
+
+def _check_sample(sample: Sample, shards: tuple[Shard, ...], classes: range) -> None:
+    if sample.shard not in range(len(shards)):
+        raise ValueError(f"sample {sample.key!r} lies in shard {sample.shard} of {len(shards)}")
+    if not 0 <= sample.offset < sample.offset + sample.length <= shards[sample.shard].bytes:
+        raise ValueError(f"sample {sample.key!r} lies outside its shard")
+    if not 1 <= sample.frames <= MAX_FRAMES or not (math.isfinite(sample.fps) and sample.fps > 0):
+        raise ValueError(f"sample {sample.key!r} has {sample.frames} frames at {sample.fps} per second")
+    if sample.width < 1 or sample.height < 1 or sample.width * sample.height > MAX_PIXELS:
+        raise ValueError(f"sample {sample.key!r} has {sample.width} x {sample.height} pixels")
+    if not all(index in classes for index, _, _ in sample.labels):
+        raise ValueError(f"sample {sample.key!r} has a class outside 0..{len(classes) - 1}")
+
+
+def _words(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)

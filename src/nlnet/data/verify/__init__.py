@@ -1,0 +1,1 @@
+"""Shards held against their manifests."""

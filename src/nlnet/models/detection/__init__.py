@@ -1,0 +1,1 @@
+"""Mask and Keypoint R-CNN with non-local and global context blocks."""

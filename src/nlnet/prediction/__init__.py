@@ -1,0 +1,1 @@
+"""What a trained network sees in videos and images."""

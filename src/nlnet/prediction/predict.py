@@ -1,0 +1,52 @@
+"""`predict`: what the network of a checkpoint sees in videos or images, whichever it was trained on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_method
+from omegaconf import DictConfig
+
+from nlnet.checkpoints.files import read_file
+from nlnet.checkpoints.pretrained import checkpoint_file
+from nlnet.config.instantiate import allowed_class, import_modules
+from nlnet.errors import UserError
+
+_VIDEOS, _IMAGES = "nlnet.prediction.videos.predict_videos", "nlnet.prediction.images.predict_images"
+_OURS = {"nlnet.tasks.classification.ClassificationTask": _VIDEOS, "nlnet.tasks.detection.DetectionTask": _IMAGES}
+"""The predictors of our own tasks, told without importing them: they take Lightning along, which takes seconds."""
+
+
+def predict(cfg: DictConfig) -> dict[str, Any]:
+    """What is in the videos or images of `cfg.source`, as it is written to `cfg.out`.
+
+    A predictor is a function (cfg, file, content, device) -> result. Raises UserError if nothing can be read.
+    """
+    file = checkpoint_file(Path(cfg.ckpt_path).expanduser())
+    content = read_file(file, "ckpt_path=")
+    import_modules(cfg.imports, cfg.allow_targets)
+    predictor = get_method(_predictor(content, cfg.allow_targets, file))
+    return predictor(cfg, file, content, torch.device(cfg.device or best_device()))
+
+
+def best_device() -> str:
+    """cuda, mps or cpu, the first that is there."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _predictor(content: Mapping[str, Any], allow: list[str], file: Path) -> str:
+    """The name of the function for this checkpoint; a converted file is of videos."""
+    settings = content.get("hyper_parameters")
+    task = settings.get("task") if isinstance(settings, Mapping) else None
+    if not isinstance(task, Mapping):
+        return _VIDEOS
+    target = str(task.get("_target_"))
+    if target in _OURS:
+        return _OURS[target]
+    found = getattr(allowed_class("task._target_", target, allow), "predictor", None)
+    if found is None:
+        raise UserError(f"ckpt_path={file}: its task {target} does not say how to predict; set its class' predictor")
+    return str(found)

@@ -1,0 +1,113 @@
+"""The top classes of videos over time, as a table and as JSON."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from nlnet.checkpoints.pretrained import saved
+from nlnet.data.batches.sampling import ClipGeometry
+from nlnet.data.media.video import VideoError
+from nlnet.data.shards.reader import SampleError
+from nlnet.errors import UserError
+from nlnet.evaluation.metrics import KINDS
+from nlnet.evaluation.views import PAPER_SCALE, training_window
+from nlnet.models import optimize_for_inference
+from nlnet.prediction.inputs import Input, find_videos
+from nlnet.prediction.results import each_input, write_results
+from nlnet.prediction.timeline import Recognizer, Timeline, top_classes
+
+_CLIPS = {"frames": "frames", "stride": "stride", "crop": "size"}  # our keys -> those of a run's data
+
+
+def predict_videos(cfg: DictConfig, file: Path, content: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """What is in the videos of `cfg.source`, as it is written to `cfg.out`.
+
+    Args:
+        cfg: of configs/predict.yaml.
+        file: the checkpoint.
+        content: what is in it.
+        device: where to compute.
+
+    Raises UserError if no video can be read, or for what neither the checkpoint nor `cfg` says.
+    """
+    network, names = recognizer(cfg, file, content, device)
+
+    def look(video: Input) -> dict[str, Any]:
+        record = _record(video, network.timeline(video.read(), cfg.every), names, cfg.top)
+        for line in _table(record):
+            print(line, flush=True)
+        return record
+
+    videos = find_videos(str(cfg.source), cfg.split)
+    found = each_input(cfg, videos, "video", look, (VideoError, SampleError, OSError, IndexError))
+    return write_results(cfg, found, network.kind, "videos")
+
+
+def recognizer(
+    cfg: DictConfig, file: Path, content: Mapping[str, Any], device: torch.device
+) -> tuple[Recognizer, list[str]]:
+    """The network in `content` of `file`, and the names of its classes. Raises UserError for what nobody says."""
+    network = saved(content, file, cfg.allow_targets)
+    known = _trained_with(content)
+    settings: dict[str, Any] = {key: known.get(key) if cfg[key] is None else cfg[key] for key in (*_CLIPS, "kind")}
+    unknown = [f"{key}=" for key in _CLIPS if not settings[key]]
+    if unknown:
+        raise UserError(f"ckpt_path={file} does not say which clips it was trained on; give {' '.join(unknown)}")
+    kind = settings["kind"] or "multiclass"
+    if kind not in KINDS:
+        raise UserError(f"kind={kind}: give {' or '.join(KINDS)}")
+    geometry, side = ClipGeometry(int(settings["frames"]), int(settings["stride"])), int(settings["crop"])
+    scale = int(cfg.scale or min(PAPER_SCALE, known.get("scale", PAPER_SCALE)))
+    net = network.build()
+    clip_shape = (3, geometry.frames, side, side)
+    with torch.no_grad():
+        count = net(torch.zeros(1, *clip_shape)).shape[1]
+    names = _class_names(cfg.classes, content, count)
+    window = training_window(net, clip_shape)
+    net = optimize_for_inference(net) if device.type == "cpu" else net.to(device)
+    return Recognizer(net, kind, geometry, scale, window, device), names
+
+
+def _trained_with(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The clips and the kind of task that the checkpoint of a run was trained with; nothing for a converted file."""
+    settings = content.get("hyper_parameters") or {}
+    data, task = settings.get("data") or {}, settings.get("task") or {}
+    known = {key: data[name] for key, name in _CLIPS.items() if name in data}
+    return known | ({"scale": int(data["scale"][0])} if "scale" in data else {}) | {"kind": task.get("kind")}
+
+
+def _class_names(file: str | None, content: Mapping[str, Any], count: int) -> list[str]:
+    names = content.get("classes")
+    if file is not None:
+        try:
+            names = Path(file).expanduser().read_text().splitlines()
+        except OSError as error:
+            raise UserError(f"classes={file}: cannot be read: {error.strerror}") from error
+    if names is None:
+        return [f"class {k}" for k in range(count)]
+    if len(names) != count:
+        raise UserError(f"classes={file}: {len(names)} names, but the network has {count} classes")
+    return list(names)
+
+
+def _record(video: Input, timeline: Timeline, names: Sequence[str], count: int) -> dict[str, Any]:
+    clips = [
+        {"start": round(m.start, 3), "end": round(m.end, 3), "top": top_classes(m.scores, names, count)}
+        for m in timeline.moments
+    ]
+    info = {"frames": timeline.info.frames, "fps": round(timeline.info.fps, 3)}
+    return {"name": video.name, **info, "top": top_classes(timeline.scores, names, count), "clips": clips}
+
+
+def _table(record: dict[str, Any]) -> list[str]:
+    """A line a clip: its seconds, and the classes with their scores."""
+    rows = [(f"{clip['start']:.1f} - {clip['end']:.1f} s", clip["top"]) for clip in record["clips"]]
+    rows.append(("all", record["top"]))
+    seconds = record["frames"] / record["fps"]
+    lines = [f"{record['name']}: {record['frames']} frames, {seconds:.1f} s"]
+    for when, top in rows:
+        lines.append(f"  {when:>17}  " + "  ".join(f"{entry['class']} {entry['score']:.2f}" for entry in top))
+    return lines

@@ -1,0 +1,77 @@
+"""From a configuration to the objects of a run: data, task, trainer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import LearningRateMonitor
+
+from nlnet.checkpoints.targets import accepts
+from nlnet.config.instantiate import instantiate
+from nlnet.config.resolve import without
+from nlnet.data.synthetic.make import ensure
+from nlnet.distributed import print_once
+from nlnet.optim.learning_rate import scaled_rate
+from nlnet.runs.callbacks.precise_bn import PreciseBatchNorm
+from nlnet.tasks.task import Task
+
+
+def make_data(cfg: DictConfig) -> Any:
+    """The data module; a demo's clips or images are made first where they are not there yet."""
+    if cfg.demo and not Path(cfg.data.shards).is_dir():
+        ensure(Path(cfg.paths.data_dir), cfg.data.dataset, print_once)
+    return instantiate(without(cfg.data, "shards_variable"), cfg.extras.allow_targets)
+
+
+def task_class(cfg: DictConfig) -> type[Task]:
+    """The class of the run's task, which says what it needs before there is one."""
+    made = instantiate(cfg.task, cfg.extras.allow_targets, _partial_=True)
+    return made.func
+
+
+def make_task(cfg: DictConfig, data: Any) -> Task:
+    """The task with its network, sized for the data, with the weights that a new run starts with."""
+    allow = cfg.extras.allow_targets
+    # Called here, not by Hydra, which would instantiate the targets within `settings` as well.
+    make = instantiate(cfg.task, allow, _partial_=True)
+    kind: type[Task] = make.func
+    kind.check_kind(cfg.task.kind, data)
+    net = instantiate(_network_settings(cfg.model), allow, **kind.network_arguments(data))
+    kind.check(net, data)
+    if not cfg.ckpt_path and cfg.get("init"):  # a checkpoint that is loaded afterwards has them all
+        for line in kind.initial_weights(net, cfg.init, cfg.model):
+            print_once(line)
+    optim = cfg.optim
+    batch_size = cfg.data.get("batch_size", 1) * cfg.trainer.accumulate_grad_batches
+    rate = {"lr": scaled_rate(optim.optimizer.lr, batch_size, optim.get("lr_batch"))} if "lr" in optim.optimizer else {}
+    return make(
+        net=net,
+        **kind.data_arguments(data),
+        optimizer=instantiate(optim.optimizer, allow, **rate),
+        schedule=instantiate(optim.schedule, allow),
+        no_weight_decay=optim.get("no_weight_decay", "norms_and_biases"),
+        settings=OmegaConf.to_container(cfg, resolve=True),
+    )
+
+
+def make_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
+    """The trainer with the configured callbacks and loggers besides the given ones."""
+    allow = cfg.extras.allow_targets
+    configured = [instantiate(node, allow) for node in (cfg.get("callbacks") or {}).values() if node]
+    loggers = [instantiate(node, allow) for node in (cfg.get("logger") or {}).values() if node]
+    if not loggers:  # the monitor refuses to run without one; metrics.csv has the rate in any case
+        configured = [callback for callback in configured if not isinstance(callback, LearningRateMonitor)]
+    # Statistics are estimated before the last checkpoint is written, so theirs is the first callback of all.
+    first = [callback for callback in configured if isinstance(callback, PreciseBatchNorm)]
+    others = [callback for callback in configured if not isinstance(callback, PreciseBatchNorm)]
+    return instantiate(cfg.trainer, allow, callbacks=[*first, *callbacks, *others], logger=loggers or False)
+
+
+def _network_settings(model: DictConfig) -> DictConfig:
+    """`model`, without `dropout` where the network has none: debug=overfit turns it off in any network."""
+    if "dropout" not in model:
+        return model
+    return model if accepts(get_object(model._target_), "dropout") else without(model, "dropout")

@@ -1,0 +1,98 @@
+"""Validation of a trained network with many views of each video."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from nlnet.distributed import gather
+from nlnet.errors import UserError
+from nlnet.evaluation.predictions import Predictions
+from nlnet.evaluation.video_metrics import VideoMetrics
+from nlnet.evaluation.views import Views, view_scores
+from nlnet.tasks.missing import check_missing, describe_missing
+
+Scored = tuple[int, np.ndarray, np.ndarray]
+"""A video: its index in the manifest, the (V, K) scores of its views, its target."""
+
+
+class Classifier(Protocol):
+    """What is needed of a classification task."""
+
+    net: nn.Module
+    kind: str
+    classes: tuple[str, ...]
+    max_missing_eval: int
+    metrics: VideoMetrics
+
+
+class ViewEvaluation(pl.LightningModule):
+    """Scores videos from many views each and logs the metrics of `Predictions.metrics`.
+
+    Args:
+        task: the network, its kind, classes and groups.
+        views: the views.
+        window: what `nlnet.models.resnet3d.ResNet3d.dense` averages over; None for a network without `dense`.
+        keys: the videos of the manifest.
+        protocol: plain values that say in words how the views are taken.
+    """
+
+    def __init__(
+        self,
+        task: Classifier,
+        views: Views,
+        window: tuple[int, int] | None,
+        keys: list[str],
+        protocol: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.task, self.views, self.window, self.keys, self.protocol = task, views, window, keys, protocol
+        self.predictions: Predictions | None = None
+        self._scored: list[Scored] = []
+        self._failed: list[tuple[str, str]] = []
+
+    def on_validation_epoch_start(self) -> None:
+        self._scored, self._failed = [], []
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._failed += batch["failures"]
+        real = batch["weights"] > 0
+        indices, targets = batch["indices"][real].tolist(), batch["targets"][real].cpu().numpy()
+        for index, target, video, clips in zip(indices, targets, batch["videos"], batch["frame_indices"], strict=True):
+            scores = view_scores(self.task.net, video, clips, self.views, self.task.kind, self.window)
+            self._scored.append((index, scores.cpu().numpy(), target))
+
+    def on_validation_epoch_end(self) -> None:
+        failed = sorted(failure for of_rank in gather(self._failed) for failure in of_rank)
+        check_missing(failed, self.task.max_missing_eval)
+        self.predictions = gather_predictions(self.task, self._scored, self.keys, self.protocol)
+        metrics, absent = self.predictions.metrics(self.task.metrics.further)
+        self.task.metrics.note_absent(absent)
+        if failed:
+            metrics["videos_missing"] = torch.tensor(float(len(failed)))
+            self.print(f"val: {describe_missing(len(self.predictions.keys), failed)}")
+        self.log_dict({f"val/{name}": value.float() for name, value in metrics.items()})
+
+
+def gather_predictions(
+    task: Classifier, scored: list[Scored], keys: Sequence[str], protocol: dict[str, Any]
+) -> Predictions:
+    """The videos that all ranks scored, in the order of the manifest. Call it on every rank.
+
+    Raises UserError where there is none.
+    """
+    everything = sorted((video for of_rank in gather(scored) for video in of_rank), key=lambda video: video[0])
+    if not everything:
+        raise UserError("no video was scored; check data.shards and trainer.limit_val_batches")
+    return Predictions(
+        kind=task.kind,
+        classes=task.classes,
+        keys=tuple(keys[index] if keys else str(index) for index, _, _ in everything),
+        targets=np.stack([target for _, _, target in everything]),
+        views=np.stack([views for _, views, _ in everything]),
+        protocol=protocol,
+        groups=task.metrics.groups,
+    )

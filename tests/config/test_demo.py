@@ -1,0 +1,51 @@
+"""What happens without shards: the demo by hand, an error wherever its result could be mistaken for a real one."""
+
+import pytest
+
+from nlnet.config.compose import compose
+from nlnet.config.demo import runs_demo
+from nlnet.config.resolve import resolve
+from nlnet.errors import UserError
+
+NL = ["experiment=charades_nl"]
+
+
+def test_by_hand_the_demo_stands_in_with_its_size():
+    cfg = resolve(compose(NL), NL)
+    assert cfg.demo
+    assert (cfg.size_name, cfg.model.name, cfg.model.nonlocal_blocks) == ("demo", "c2d_demo", 5)
+    assert cfg.experiment_name == "charades_nl"
+
+
+def test_the_command_line_and_the_debug_group_win_over_the_demo():
+    overrides = [*NL, "model.nonlocal_blocks=0", "debug=fdr"]
+    cfg = resolve(compose(overrides), overrides)
+    assert (cfg.size_name, cfg.model.nonlocal_blocks, cfg.trainer.fast_dev_run) == ("demo", 0, True)
+    assert cfg.data.num_workers == 0
+
+
+def test_an_empty_variable_is_no_shards(monkeypatch):
+    monkeypatch.setenv("CHARADES_SHARDS", "")
+    assert runs_demo(compose(NL), NL)
+    monkeypatch.setenv("CHARADES_SHARDS", "/data/charades")
+    assert not runs_demo(compose(NL), NL)
+
+
+@pytest.mark.parametrize(
+    ("env", "more", "reason"),
+    [
+        ({"WORLD_SIZE": "2"}, [], "WORLD_SIZE"),
+        ({"SLURM_JOB_ID": "17"}, [], "Slurm"),
+        ({"WANDB_SWEEP_ID": "abc"}, [], "sweep"),
+        ({}, ["ckpt_path=last"], "ckpt_path=last"),
+        ({}, ["trainer=ddp_sim"], "several processes"),
+    ],
+)
+def test_where_a_demo_would_mislead_missing_shards_are_an_error(env, more, reason):
+    overrides = [*NL, *more]
+    with pytest.raises(UserError, match="CHARADES_SHARDS") as raised:
+        runs_demo(compose(overrides), overrides, env)
+    assert reason in str(raised.value)
+    assert "size=demo" in str(raised.value)
+    overrides.append("size=demo")
+    assert runs_demo(compose(overrides), overrides, env)

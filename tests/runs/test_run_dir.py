@@ -1,0 +1,52 @@
+import os
+
+import pytest
+
+from nlnet.errors import UserError
+from nlnet.runs.run_dir import RunKey, create, last_run_dir, new_run_dir, write_record
+
+REAL, DEMO = RunKey("train", "charades_nl", False), RunKey("train", "charades_nl", True)
+
+
+def make_run(log_dir, identity, name, age):
+    folder = log_dir / identity.task_name / "runs" / name
+    create(folder)
+    write_record(folder, {"task_name": identity.task_name, "experiment": identity.experiment, "demo": identity.demo})
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint.touch()
+    os.utime(checkpoint, (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_last_is_the_newest_checkpoint_of_the_same_work(tmp_path):
+    make_run(tmp_path, REAL, "b-older", 50)
+    newest = make_run(tmp_path, REAL, "a-newer", 20)
+    make_run(tmp_path, DEMO, "c-demo", 1)
+    make_run(tmp_path, RunKey("train", "charades_i3d", False), "d-other", 2)
+    make_run(tmp_path, RunKey("debug", "charades_nl", False), "e-debug", 3)
+    assert last_run_dir(REAL, tmp_path) == newest
+    with pytest.raises(UserError, match="kinetics_i3d"):
+        last_run_dir(RunKey("train", "kinetics_i3d", False), tmp_path)
+
+
+def test_names_say_demo_and_a_requeued_job_has_its_folder_back(tmp_path):
+    assert new_run_dir(DEMO, tmp_path, env={}).name.endswith("_charades_nl-demo")
+    first = new_run_dir(REAL, tmp_path, env={})
+    create(first)
+    assert new_run_dir(REAL, tmp_path, env={}) != first
+    job = new_run_dir(REAL, tmp_path, env={"SLURM_JOB_ID": "42"})
+    create(job)
+    requeued = {"SLURM_JOB_ID": "42", "SLURM_RESTART_COUNT": "1"}
+    assert new_run_dir(REAL, tmp_path, env=requeued) == job
+    assert new_run_dir(REAL, tmp_path, env={"SLURM_JOB_ID": "42"}) == job  # another rank was quicker
+    (job / "summary.json").touch()
+    assert new_run_dir(REAL, tmp_path, env={"SLURM_JOB_ID": "42"}).name == f"{job.name}-2"
+    for late in ({"SLURM_PROCID": "3", "SLURM_JOB_ID": "42"}, {"RANK": "1", "TORCHELASTIC_RUN_ID": "42"}):
+        assert new_run_dir(REAL, tmp_path, env=late) == job
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(UserError, match=r"paths\.log_dir"):
+        create(blocked / "runs")
