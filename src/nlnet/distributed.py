@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nlnet.errors import UserError
+from nlnet.text import say
 
 T = TypeVar("T")
 
@@ -37,9 +38,9 @@ def is_first() -> bool:
 
 
 def print_once(text: str) -> None:
-    """Print on rank 0 only."""
+    """Print a line on rank 0 only."""
     if is_first():
-        print(text, flush=True)
+        say(text)
 
 
 # ---- what follows is called on every rank
@@ -69,11 +70,11 @@ def on_first(work: Callable[[], T]) -> T:
         try:
             outcome[0] = work()
         except UserError as error:
-            outcome[1] = str(error)
+            outcome[1] = error.args
     if world_size() > 1:
         dist.broadcast_object_list(outcome)
     if outcome[1] is not None:
-        raise UserError(outcome[1])
+        raise UserError(*outcome[1])
     return outcome[0]
 
 

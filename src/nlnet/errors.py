@@ -4,13 +4,19 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from nlnet.text import line
+
 
 class UserError(Exception):
     """A mistake in configuration, paths or data files.
 
     The commands print its message alone, without a traceback, and exit with code 1. The message says what is wrong,
-    where, with which value, and how to fix it.
+    where, with which value, and how to fix it. What it quotes may come from anywhere, so each of its arguments is one
+    line of the message whatever is in it, and secrets in it are masked.
     """
+
+    def __str__(self) -> str:
+        return "\n".join(map(line, self.args))
 
 
 class RunInterrupted(BaseException):

@@ -8,6 +8,8 @@ from typing import Self
 from rich import progress as bars
 from rich.console import Console
 
+from nlnet.text import line
+
 LINE_EVERY_S = 10.0
 
 
@@ -15,16 +17,16 @@ class Progress:
     """Counts `total` things; use it as a context and call `advance` for each."""
 
     def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
+        self.what, self.total, self.done = line(what), total, 0
         self.begin = self.told = time.monotonic()
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self.bar: bars.Progress | None = None
         self.task = bars.TaskID(0)
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
             columns = (
-                bars.TextColumn("{task.description}"),
+                bars.TextColumn("{task.description}", markup=False),
                 bars.BarColumn(),
                 bars.MofNCompleteColumn(),
                 bars.TimeRemainingColumn(),
@@ -52,5 +54,5 @@ class Progress:
             rate = self.done / (now - self.begin)
             left = timedelta(seconds=round((self.total - self.done) / rate))
             fraction = self.done / self.total
-            line = f"{self.what}: {self.done:,}/{self.total:,} ({fraction:.0%}), {rate:.1f} a second, ETA {left}"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            said = f"{self.what}: {self.done:,}/{self.total:,} ({fraction:.0%}), {rate:.1f} a second, ETA {left}"
+            self.console.print(said, soft_wrap=True)

@@ -3,9 +3,10 @@
 One version long: what is renamed in a version is dropped in the one after the next.
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from nlnet.text import say
 
 KEYS = {
     "optim.undecayed": "optim.no_weight_decay",
@@ -73,7 +74,7 @@ def _override(word: str) -> str:
     if (today, as_said) == (name, value):
         return word
     renamed = f"{key.removesuffix(name)}{today}{equals}{as_said}"
-    print(f"note: {word} is now {renamed}; the old name works in this version only", file=sys.stderr, flush=True)
+    say(f"note: {word} is now {renamed}; the old name works in this version only", error=True)
     return renamed
 
 

@@ -120,6 +120,12 @@ def test_unreadable_clips_are_counted_in_training_and_named_in_validation(comman
     data[600:5000] = bytes(4400)  # the first samples' bytes no longer have the manifest's CRC32
     shard.write_bytes(bytes(data))
     overrides = [*BASE, f"data.shards={broken}", f"paths.log_dir={tmp_path}/logs", "trainer.max_epochs=2"]
+    code, _, err = command(main, *overrides, "data.max_skipped=0.01")
+    assert code == 1
+    assert "training samples could not be read" in err
+    assert "; the first checksum: " in err
+    assert "its CRC32 is not the manifest's), more than data.max_skipped=0.01" in err
+    shutil.rmtree(tmp_path / "logs")
     train(load(overrides))
     (summary,) = (tmp_path / "logs").rglob("summary.json")
     text = summary.read_text()
@@ -134,6 +140,7 @@ def test_unreadable_clips_are_counted_in_training_and_named_in_validation(comman
     assert code == 1
     assert "data.max_missing_eval=1" in err
     assert "(checksum)" in err
+    assert "; the first checksum: test00" in err
     figures, _ = train(load([*overrides, "data.max_missing_eval=1"]))
     assert (figures["val/videos"], figures["val/videos_missing"]) == (19, 1)
     assert "val: 19 of 20 videos; could not read test0" in capfd.readouterr().out

@@ -143,7 +143,7 @@ def test_eval_takes_groups_from_the_folder(folder: Path, command, tmp_path: Path
     checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
-    OmegaConf.save(load(["experiment=kinetics_i3d", "size=demo"]), tmp_path / "run" / "config.yaml")
+    OmegaConf.save(load(["experiment=kinetics_i3d", "size=demo"]), tmp_path / "run" / "config.yaml", resolve=True)
     seen: list[DictConfig] = []
     monkeypatch.setitem(sys.modules, "nlnet.runs.evaluate", SimpleNamespace(evaluate=seen.append))
     words = ["-cd", str(folder), f"ckpt_path={checkpoint}", "data=mine", "callbacks=mine", "data.shards=/data/mine"]

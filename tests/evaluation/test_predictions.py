@@ -96,3 +96,35 @@ def test_other_files_are_refused_in_words(tmp_path):
     pq.write_table(pa.table({"key": ["a"]}), tmp_path / FILE)
     with pytest.raises(UserError, match=r"not predictions that src/eval\.py wrote"):
         load(tmp_path / FILE)
+
+
+ABOUT = {"format": 1, "kind": "multiclass", "classes": list("abcdefghi"), "groups": {"g": [0, 1]}, "protocol": {}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: value} for name in ABOUT for value in (None, 7, "x", [[1]], {"a": {"b": [{}]}}, [{}], {"g": [[]]})),
+        {"classes": list("abc")},
+        {"groups": {"g": [-1]}},
+        {"groups": {"g": [9]}},
+    ],
+)
+def test_metadata_of_any_shape_are_refused_in_one_line(change, tmp_path):
+    made("multiclass").save(tmp_path / FILE)
+    table = pq.read_table(tmp_path / FILE)
+    pq.write_table(table.replace_schema_metadata({"nlnet": json.dumps(ABOUT | change)}), tmp_path / FILE)
+    if change in ({"protocol": {"a": {"b": [{}]}}}, {"protocol": {"g": [[]]}}):  # plain values of any kind
+        assert load(tmp_path).protocol == change["protocol"]
+        return
+    with pytest.raises(UserError) as raised:
+        load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_scores_that_are_not_finite_are_no_predictions(tmp_path):
+    predictions = made("multiclass")
+    predictions.views[5, 2, 3] = np.nan
+    predictions.save(tmp_path / FILE)
+    with pytest.raises(UserError, match=r"the scores of 1 videos are not finite, and no metric .*: video0005; look at"):
+        load(tmp_path)

@@ -6,6 +6,8 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 
+from nlnet.runs.durability import checkpoint_io
+
 
 def killer(moment: str, count: int, number: int, rank: int = 0) -> list[str]:
     """The words of a command line that send the run a signal; see `SignalAt`."""
@@ -36,6 +38,17 @@ class SignalAt(Callback):
 
     def on_validation_batch_start(self, *_: Any, **__: Any) -> None:
         self._pass("validation")
+
+    def on_train_start(self, *_: Any) -> None:
+        """A kill within the writing of a checkpoint: the new one is there under a temporary name."""
+        if self.moment == "saving":
+            save = checkpoint_io.save_sealed
+
+            def save_and_pass(content: Any, path: Any) -> None:
+                save(content, path)
+                self._pass("saving")
+
+            checkpoint_io.save_sealed = save_and_pass
 
     def on_validation_end(self, *_: Any) -> None:
         self._pass("validation_end")

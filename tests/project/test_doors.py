@@ -81,6 +81,8 @@ def run(section: Section, root: Path, names: dict[str, str], environment: dict[s
                     words[k] = word.replace(name, value)
         if words[1:2] == ["src/train.py"]:
             words += SMALL if "size=demo" in words else ["callbacks.progress=null"]
+        words += ["protocol.clips=2"] if "protocol=30view" in words else []
+        words += ["limit=2"] if words[1:2] == ["src/predict.py"] else []
         printed.append(type_in(" ".join(words), folder, environment, root / "site"))
     return printed
 

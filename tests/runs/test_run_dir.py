@@ -1,9 +1,19 @@
+import math
 import os
 
 import pytest
 
 from nlnet.errors import UserError
-from nlnet.runs.run_dir import RunKey, create, last_run_dir, new_run_dir, write_record
+from nlnet.runs.run_dir import (
+    RunKey,
+    create,
+    last_run_dir,
+    mark_failed,
+    new_run_dir,
+    newest_checkpoint,
+    read_record,
+    write_record,
+)
 
 REAL, DEMO = RunKey("train", "charades_nl", False), RunKey("train", "charades_nl", True)
 
@@ -27,6 +37,50 @@ def test_last_is_the_newest_checkpoint_of_the_same_work(tmp_path):
     assert last_run_dir(REAL, tmp_path) == newest
     with pytest.raises(UserError, match="kinetics_i3d"):
         last_run_dir(RunKey("train", "kinetics_i3d", False), tmp_path)
+
+
+def test_the_newest_run_is_never_passed_over_in_silence(tmp_path, capsys):
+    older = make_run(tmp_path, REAL, "older", 50)
+    newest = make_run(tmp_path, REAL, "newest", 20)
+    for content in (b"", b"[]", b"[" * 100_000, b"{}", b'"x"'):
+        (newest / "summary.json").write_bytes(content)
+        with pytest.raises(
+            UserError, match=rf"{newest} is the newest with a checkpoint, and neither .* paths\.run_dir"
+        ):
+            last_run_dir(REAL, tmp_path)
+    for nothing in ("", "[1]", "a: [", "task_name: train", "!!python/object:os.system x", "[" * 10_000):
+        (newest / "config.yaml").write_text(nothing)
+        with pytest.raises(UserError, match="is the newest with"):
+            last_run_dir(REAL, tmp_path)
+    (newest / "config.yaml").write_text("task_name: train\nexperiment_name: charades_nl\ndemo: false\n")
+    assert last_run_dir(REAL, tmp_path) == newest
+    (newest / "config.yaml").write_text("task_name: train\nexperiment_name: another\ndemo: false\n")
+    assert last_run_dir(REAL, tmp_path) == older
+    assert capsys.readouterr().out == ""
+    started = tmp_path / "train" / "runs" / "started"
+    create(started)
+    write_record(started, {"task_name": "train", "experiment": "charades_nl", "demo": False})
+    assert last_run_dir(REAL, tmp_path) == older
+    assert capsys.readouterr().out == f"ckpt_path=last: {started} is newer and has no checkpoint; continuing older\n"
+
+
+def test_a_run_whose_last_checkpoint_is_missing_has_the_one_before(tmp_path):
+    make_run(tmp_path, REAL, "older", 50)
+    newest = make_run(tmp_path, REAL, "newest", 20)
+    (newest / "checkpoints" / "last.ckpt").rename(newest / "checkpoints" / "last-1.ckpt")
+    assert last_run_dir(REAL, tmp_path) == newest
+    assert newest_checkpoint(newest).name == "last-1.ckpt"
+
+
+def test_a_record_says_failed_on_a_disk_that_takes_nothing_more(tmp_path):
+    write_record(tmp_path, {"status": "running", "metrics": {"val/mAP": float("nan")}})
+    size = (tmp_path / "summary.json").stat().st_size
+    assert mark_failed(tmp_path)
+    assert read_record(tmp_path) == {"status": "failed", "metrics": {"val/mAP": None}}
+    assert (tmp_path / "summary.json").stat().st_size == size
+    assert not mark_failed(tmp_path)
+    (tmp_path / "summary.json").write_text('{"a": NaN}')  # as earlier versions wrote it
+    assert math.isnan(read_record(tmp_path)["a"])
 
 
 def test_names_say_demo_and_a_requeued_job_has_its_folder_back(tmp_path):

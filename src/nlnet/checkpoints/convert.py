@@ -14,6 +14,8 @@ from nlnet.checkpoints.report import Report
 from nlnet.checkpoints.sources import alexhex7, caffe2, gluoncv, mmaction2, pytorchvideo, slowfast, torchvision
 from nlnet.checkpoints.sources.source import Source, rename
 from nlnet.errors import UserError, nearest
+from nlnet.saving import replacing
+from nlnet.sealing import save_sealed
 
 Reader = Callable[[Path, Path | None], Source]
 
@@ -47,10 +49,11 @@ class Converted:
         return filled(make(self.model), self.state_dict, f"the {self.source} checkpoint", self.report.missing)
 
     def save(self, path: str | Path) -> None:
-        """A PyTorch file of tensors and plain values."""
+        """A PyTorch file of tensors and plain values, with a digest of its own. Raises UserError if it cannot be."""
         content = {"model": self.model, "state_dict": self.state_dict, "missing": list(self.report.missing)}
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content | {"source": self.source}, path)
+        with replacing(path) as temporary:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            save_sealed(content | {"source": self.source}, temporary)
 
 
 def convert(
@@ -71,7 +74,7 @@ def convert(
     """
     if source not in SOURCES:
         raise UserError(f"source {source!r} is unknown; {nearest(source, SOURCES)}")
-    read = SOURCES[source](Path(path), None if config is None else Path(config))
+    read = _read(source, Path(path), None if config is None else Path(config))
     report = Report(training=[key for key in read.tensors if rename(key, [(p, "") for p in read.training]) is not None])
     targets = {key: rename(key, read.rules) for key in read.tensors if key not in report.training}
     ours = {target: read.tensors[key] for key, target in targets.items() if target is not None}
@@ -83,6 +86,17 @@ def convert(
     state = _fill(read, targets, wanted, report)
     report.check(allow, f"{path} as {source}")
     return Converted(state, arguments, report, source)
+
+
+def _read(source: str, path: Path, config: Path | None) -> Source:
+    try:
+        return SOURCES[source](path, config)
+    except OSError as error:
+        raise UserError(f"{config or path}: cannot be read: {error}") from error
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{config or path}: not what {source} writes: {type(error).__name__}: {error}") from error
 
 
 def _check_known(arguments: Mapping[str, Any], unknown: Mapping[str, str], path: str) -> None:

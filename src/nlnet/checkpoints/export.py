@@ -1,6 +1,7 @@
 """Networks in formats that run without this project: torch.export and ONNX, with any batch, length and size."""
 
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from nlnet.errors import UserError, nearest
 from nlnet.layers import NonLocalBlock
+from nlnet.saving import replacing
 
 FORMATS = ("torch", "onnx")
 OPSET = 18
@@ -48,23 +50,29 @@ def export(model: nn.Module, path: str | Path, format: str) -> float:
     sizes = {axis: Dim(name, min=n, max=MAX) for (axis, name), n in zip(_AXES.items(), (1, *least), strict=True)}
     if groups:
         del sizes[2]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        _write(model, temporary, format, example, sizes)
+        frames, height, width = least
+        other = torch.randn(1, 3, frames if groups else 2 * frames, height + height // 2, width)
+        difference = max(_difference(model, temporary, format, clip) for clip in (example, other))
+        if not difference <= TOLERANCE:
+            raise UserError(f"{path}: its logits would differ from the network's by {difference:.1e}; not written")
+    return difference
+
+
+def _write(model: nn.Module, path: Path, format: str, example: Tensor, sizes: Mapping[int, Any]) -> None:
     with torch.no_grad(), _quiet():
         # sizes that the tracer cannot prove to fit are checked when the program runs
         program = torch.export.export(
             model, (example,), dynamic_shapes=(sizes,), prefer_deferred_runtime_asserts_over_guards=True
         )
         if format == "torch":
-            with open(path, "wb") as file:
-                torch.export.save(program, file)
+            content = io.BytesIO()  # PyTorch's writer does not survive a disk that is full half-way
+            torch.export.save(program, content)
+            path.write_bytes(content.getbuffer())
         else:
-            _save_onnx(program, example, Path(path), sizes)
-    frames, height, width = least
-    other = torch.randn(1, 3, frames if groups else 2 * frames, height + height // 2, width)
-    difference = max(_difference(model, Path(path), format, clip) for clip in (example, other))
-    if not difference <= TOLERANCE:
-        raise UserError(f"{path}: its logits differ from the network's by {difference:.1e} relative; do not use it")
-    return difference
+            _save_onnx(program, example, path, sizes)
 
 
 def run_exported(path: str | Path, clip: Tensor, format: str) -> Tensor:

@@ -7,8 +7,14 @@ from typing import Any
 
 import torch
 
+from nlnet.checkpoints.guard.archive import check_content, check_file
 from nlnet.errors import UserError
+from nlnet.limits import TooLarge
 from nlnet.renamed import current_checkpoint
+from nlnet.sealing import DamagedError, check_whole
+
+LAST, PREVIOUS, BEST = "last.ckpt", "last-1.ckpt", "best.ckpt"
+"""The checkpoints of a run: the newest one, the one before it, and the one of the best metric."""
 
 IF_TRUSTED = "if you trust it, load it yourself and save its state dict with torch.save"
 FOREIGN = "other systems' files are converted first: nlnet-convert FILE --source NAME --out CONVERTED"
@@ -27,16 +33,29 @@ def read_file(path: str | Path, prefix: str = "", *, advice: str = IF_TRUSTED) -
         prefix: what the messages say before the path: the key that names it, such as "ckpt_path=".
         advice: how the messages end: what to do with a file of another kind.
 
+    The bytes are checked first, by the file's own seal or its zip archive's checksums (`nlnet.sealing`).
+
     Raises UserError if there is no such file, if it is damaged or asks for more than tensors and plain values, or if it
     holds no dictionary.
     """
     where = f"{prefix}{path}"
     try:
+        check_whole(path)  # first: what is damaged is no attack, and there is a way out
+        check_file(Path(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(content, Mapping):
+            check_content(content)
     except FileNotFoundError:
         raise UserError(f"{where}: there is no such file") from None
     except IsADirectoryError:
         raise UserError(f"{where}: this is a folder; give a file in it") from None
+    except TooLarge as error:
+        raise UserError(f"{where}: {error}") from None
+    except DamagedError as error:
+        raise UserError(
+            f"{where}: damaged since it was written, not a checkpoint of tensors and plain values any more: {error};"
+            f" {_way_out(Path(path), prefix)}"
+        ) from error
     except Exception as error:  # a damaged file makes the unpickler fail in any way
         raise UserError(
             f"{where}: not a checkpoint of tensors and plain values alone, and nothing else in it is run:"
@@ -52,3 +71,11 @@ def _reason(error: Exception) -> str:
     if found := _REASON.search(text):
         return found[0]
     return text.splitlines()[0] if text else f"{type(error).__name__}, it ends too early or is empty"
+
+
+def _way_out(path: Path, prefix: str) -> str:
+    """What to do where a file is damaged: another checkpoint of its run, if there is one."""
+    others = [path.with_name(name) for name in (PREVIOUS, LAST, BEST) if name != path.name]
+    other = next((other for other in others if path.suffix == ".ckpt" and other.is_file()), None)
+    again = "copy it again from where it was made"
+    return f"{again}, or take {prefix}{other}" if other else again

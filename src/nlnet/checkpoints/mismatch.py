@@ -1,14 +1,17 @@
 """How the weights of a file fit a network: what does not fit, as an error, and what stays new, as a sentence."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from nlnet import limits
 from nlnet.errors import UserError
 
 OF_RUN = "give the model.* settings of its run, which are in the config.yaml of the run's folder"
-_OF_FILE = "the file is damaged, or its settings were changed; copy it again, or convert or train anew"
+_RESTORE = "the file is damaged, or its settings were changed; copy it again, or convert or train anew"
+_NAMED = "the network it names"
 _SHOWN, _SHOWN_NEW = 4, 6
 
 
@@ -46,12 +49,35 @@ def check_fits(
         raise UserError(f"{where}: its weights are not those of {network}: {shown}{more}; {advice}")
 
 
+def check_outline(
+    make: Callable[[], nn.Module],
+    state: Mapping[str, Any],
+    where: str,
+    missing: Collection[str] = (),
+    *,
+    network: str = _NAMED,
+    advice: str = _RESTORE,
+) -> None:
+    """Raises UserError unless `state` has the weights of the network of `make()`, and before that takes any memory.
+
+    The sizes of a network are the file's word, as its weights are. `network` and `advice` are those of
+    `check_fits`.
+    """
+    try:
+        with torch.device("meta"):
+            own = make().state_dict()
+    except (RuntimeError, OverflowError) as error:
+        raise UserError(f"{where}: the network it names cannot be built: {error}") from None
+    check_fits(state, own, where, new=missing, network=network, advice=advice)
+    limits.UNPACKED.check(sum(own[key].nbytes for key in own if key not in state), where)
+
+
 def filled(net: nn.Module, state: Mapping[str, Any], where: str, missing: Collection[str] = ()) -> nn.Module:
     """`net` with the weights of the file that names it, in evaluation mode; `missing` ones stay as built.
 
     Raises UserError if the weights are not those of `net`.
     """
-    check_fits(state, net.state_dict(), where, new=missing, network="the network it names", advice=_OF_FILE)
+    check_fits(state, net.state_dict(), where, new=missing, network=_NAMED, advice=_RESTORE)
     net.load_state_dict(dict(state), strict=False)
     return net.eval()
 

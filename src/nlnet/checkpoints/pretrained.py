@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nlnet.checkpoints.files import FOREIGN, read_file
+from nlnet.checkpoints.files import BEST, FOREIGN, LAST, PREVIOUS, read_file
 from nlnet.checkpoints.infer import make
-from nlnet.checkpoints.mismatch import filled
-from nlnet.checkpoints.targets import accepts, allowed_target, plain_arguments
+from nlnet.checkpoints.mismatch import check_outline, filled
 from nlnet.errors import UserError
+from nlnet.trust.settings import ALLOW, plain_arguments
+from nlnet.trust.targets import accepts, find_target, is_within
 
 
 def from_pretrained(path: str | Path, *, allow_targets: Sequence[str] = ()) -> nn.Module:
@@ -40,12 +41,15 @@ class Saved:
     make: Callable[[], Any]
     state: Mapping[str, Tensor]
     missing: Sequence[str]
+    ours: bool
 
     def build(self) -> nn.Module:
         """The network, in evaluation mode. Raises UserError if it cannot be made, or the weights are not its own."""
         try:
+            if self.ours:
+                check_outline(self.make, self.state, str(self.file), self.missing)
             net = self.make()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise UserError(f"{self.file}: the network it names cannot be built with its settings: {error}") from error
         if not isinstance(net, nn.Module):
             raise UserError(f"{self.file}: the network it names is a {type(net).__name__}, not a torch.nn.Module")
@@ -59,9 +63,12 @@ def saved(content: Mapping[str, Any], file: Path, allow_targets: Sequence[str] =
     state, model = content["state_dict"], content.get("model")
     if isinstance(model, Mapping):
         missing = content.get("missing")
-        return Saved(file, partial(make, dict(model)), state, missing if isinstance(missing, list) else [])
+        missing = [key for key in missing if isinstance(key, str)] if isinstance(missing, list) else []
+        arguments = plain_arguments(model, str(file))
+        return Saved(file, partial(make, arguments), state, missing, True)
     state = {key.removeprefix("net."): value for key, value in state.items() if str(key).startswith("net.")}
-    return Saved(file, _network_of_run(content, state, file, allow_targets), state, [])
+    function = _network_of_run(content, state, file, allow_targets)
+    return Saved(file, function, state, [], function.func is make)
 
 
 def run_state(content: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -79,7 +86,7 @@ def checkpoint_file(path: Path) -> Path:
     """`path`, or the best checkpoint of the run whose folder it is, else its last. Raises UserError."""
     if not path.is_dir():
         return path
-    checkpoints = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    checkpoints = [path / "checkpoints" / name for name in (BEST, LAST, PREVIOUS)]
     found = next((checkpoint for checkpoint in checkpoints if checkpoint.is_file()), None)
     if found is None:
         raise UserError(f"{path}: no checkpoints/best.ckpt or last.ckpt in this folder; give a run's folder or a file")
@@ -88,7 +95,7 @@ def checkpoint_file(path: Path) -> Path:
 
 def _network_of_run(
     content: Mapping[str, Any], state: Mapping[str, Tensor], file: Path, allow_targets: Sequence[str]
-) -> Callable[[], Any]:
+) -> partial[Any]:
     """What makes the network, from the configuration that every checkpoint of a run carries."""
     settings = content.get("hyper_parameters")
     model = settings.get("model") if isinstance(settings, Mapping) else None
@@ -97,7 +104,13 @@ def _network_of_run(
     target, arguments = model["_target_"], plain_arguments(model, str(file))
     if target == "nlnet.build_model":
         return partial(make, arguments | ({"num_classes": len(state["fc.weight"])} if "fc.weight" in state else {}))
-    function = allowed_target(target, allow_targets, str(file))
+    packages = [allow_targets] if isinstance(allow_targets, str) else list(allow_targets)
+    if not is_within(target, packages):
+        raise UserError(
+            f"{file}: its network ({target}) is not one of nlnet.build_model's; if you trust that package, allow it"
+            f" with {ALLOW.format(package=target.partition('.')[0])}"
+        )
+    function = find_target(target, packages, f"{file}: its network")
     if isinstance(classes := content.get("classes"), list) and accepts(function, "num_classes"):
         arguments["num_classes"] = len(classes)
     if not accepts(function, "dropout"):

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nlnet.cli.errors import run
-from nlnet.config.instantiate import allowed_function
+from nlnet.config.instantiate import find_allowed
 from nlnet.errors import UserError
 from nlnet.evaluation.compare import Difference, compare
 from nlnet.evaluation.predictions import FILE, load
+from nlnet.text import say
 
 
 def main() -> None:
@@ -32,10 +33,11 @@ def _compare() -> None:
     if arguments.json:
         print(json.dumps({"videos": len(a.keys)} | {row.name: asdict(row) for row in found}, indent=2))
         return
-    print(f"A {arguments.a} ({_protocol(a.protocol)})\nB {arguments.b} ({_protocol(b.protocol)})")
-    print(f"{len(a.keys)} videos, {arguments.samples} resamplings\n")
-    for line in table(found, arguments.confidence):
-        print(line)
+    say(f"A {arguments.a} ({_protocol(a.protocol)})")
+    say(f"B {arguments.b} ({_protocol(b.protocol)})")
+    say(f"{len(a.keys)} videos, {arguments.samples} resamplings")
+    for line in ("", *table(found, arguments.confidence)):
+        say(line)
 
 
 def table(rows: list[Difference], confidence: float) -> list[str]:
@@ -63,7 +65,7 @@ def _metric(text: str) -> tuple[str, Callable[..., Any]]:
     if not equals or not name.isidentifier():
         raise UserError(f"--metric {text}: give NAME=PACKAGE.FUNCTION, such as --metric f1=mine.metrics.macro_f1")
     # Whoever types a function's name wants it called: its own package is allowed.
-    return name, allowed_function("--metric", target, [target.split(".")[0]])
+    return name, find_allowed("--metric", target, [target.split(".")[0]])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nlnet.checkpoints import SOURCES, Converted, convert
 from nlnet.cli.errors import run
 from nlnet.errors import UserError
+from nlnet.reading import parse_yaml
+from nlnet.text import say
 
 
 def main() -> None:
@@ -20,12 +20,11 @@ def _convert() -> None:
     arguments = _parser().parse_args()
     model = dict(_setting(text) for text in arguments.set)
     converted = convert(arguments.path, arguments.source, config=arguments.config, allow=arguments.allow, **model)
-    for line in converted.report.lines():
-        print(line)
-    print(_summary(converted))
+    for line in (*converted.report.lines(), "", *_summary(converted)):
+        say(line)
     if arguments.out:
         converted.save(arguments.out)
-        print(f"written: {arguments.out}; nlnet.from_pretrained({str(arguments.out)!r}) builds it")
+        say(f"written: {arguments.out}; nlnet.from_pretrained({str(arguments.out)!r}) builds it")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,12 +54,9 @@ def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise UserError(f"--set {text}: give KEY=VALUE, such as --set geometry=dense")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {text}: the value cannot be read: {error}") from error
+    return key, parse_yaml(value, f"--set {text}")
 
 
-def _summary(converted: Converted) -> str:
+def _summary(converted: Converted) -> tuple[str, str]:
     chosen = ", ".join(f"{key}={value}" for key, value in converted.model.items())
-    return f"\n{converted.report.counts()}\nnetwork: {chosen}"
+    return converted.report.counts(), f"network: {chosen}"

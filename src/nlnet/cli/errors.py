@@ -8,6 +8,8 @@ from typing import Any
 
 from nlnet.config.compose import explain
 from nlnet.errors import RunInterrupted, UserError
+from nlnet.saving import DISK
+from nlnet.text import say
 
 
 def run(command: Callable[[], Any], config_name: str = "train") -> Any:
@@ -21,17 +23,22 @@ def run(command: Callable[[], Any], config_name: str = "train") -> Any:
         return command()
     except RunInterrupted as stop:
         where = f"; continue with ckpt_path={stop.checkpoint}" if stop.checkpoint else "; nothing was trained yet"
-        _say(f"{stop}{where}" if not stop.checkpoint else f"{stop}{where} or ckpt_path=last")
+        say(f"{stop}{where}" if not stop.checkpoint else f"{stop}{where} or ckpt_path=last", error=True)
         sys.exit(128 + stop.signal)
     except Exception as error:
-        readable = explain(error, config_name)
+        readable = _of_disk(error) or explain(error, config_name)
         if not isinstance(readable, UserError):
             raise
         if "extras.traceback=true" in sys.argv:
-            traceback.print_exc()
-        _say(f"error: {readable}")
+            for text in traceback.format_exc().splitlines():
+                say(text, error=True)
+        for text in f"error: {readable}".split("\n"):  # its own lines; those in what it quotes are shown
+            say(text, error=True)
         sys.exit(1)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _of_disk(error: Exception) -> UserError | None:
+    """A full or read-only disk, wherever it was noticed."""
+    if not isinstance(error, OSError) or error.errno not in DISK:
+        return None
+    return UserError(f"{error.filename or 'a file of this run'}: {error.strerror}; {DISK[error.errno]}")

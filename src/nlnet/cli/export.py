@@ -6,6 +6,7 @@ from pathlib import Path
 from nlnet.checkpoints import from_pretrained
 from nlnet.checkpoints.export import FORMATS, export
 from nlnet.cli.errors import run
+from nlnet.text import say
 
 
 def main() -> None:
@@ -21,4 +22,4 @@ def _export() -> None:
     arguments = parser.parse_args()
     difference = export(from_pretrained(arguments.path), arguments.out, arguments.format)
     size = arguments.out.stat().st_size / 2**20
-    print(f"written: {arguments.out} ({size:.1f} MiB), logits within {difference:.1e} of the network's")
+    say(f"written: {arguments.out} ({size:.1f} MiB), logits within {difference:.1e} of the network's")

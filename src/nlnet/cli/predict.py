@@ -36,7 +36,7 @@ def settings(overrides: Sequence[str]) -> DictConfig:
     cfg = compose([_quoted(override) for override in overrides], "predict")
     for key in ("ckpt_path", "source"):
         if OmegaConf.is_missing(cfg, key):
-            raise UserError(f"{key} is missing\n{USAGE}")
+            raise UserError(f"{key} is missing", *USAGE.splitlines())
     return cfg
 
 

@@ -11,6 +11,8 @@ from nlnet.data.verify.check import verify
 from nlnet.data.verify.page import page
 from nlnet.data.verify.report import Options, Report
 from nlnet.errors import UserError
+from nlnet.saving import write_bytes
+from nlnet.text import say
 
 _LINES = 20
 
@@ -43,7 +45,7 @@ def _check(arguments: argparse.Namespace) -> Report:
     )
     report = verify(arguments.shards, options)
     if arguments.html:
-        arguments.html.write_text(page(report), encoding="utf-8")
+        write_bytes(arguments.html, page(report).encode())
     return report
 
 
@@ -52,20 +54,20 @@ def _say(report: Report) -> None:
         counts = report.labels[manifest.split]
         empty = sum(count == 0 for count in counts.values())
         common = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(3) if count)
-        print(
+        say(
             f"{manifest.dataset} {manifest.split}: {len(manifest.samples):,} {manifest.things} in"
             f" {len(manifest.shards):,} shards;"
             f" {len(counts):,} classes, {empty:,} of them empty; most frequent: {common}"
         )
     if report.short:
-        print(f"{len(report.short):,} videos have fewer than {report.span} frames and are repeated in training")
+        say(f"{len(report.short):,} videos have fewer than {report.span} frames and are repeated in training")
     for finding in report.findings[:_LINES]:
-        print(f"{finding.where}: {finding.cause}: {finding.detail}")
+        say(f"{finding.where}: {finding.cause}: {finding.detail}")
     if len(report.findings) > _LINES:
-        print(f"... and {len(report.findings) - _LINES:,} more; --html lists them")
+        say(f"... and {len(report.findings) - _LINES:,} more; --html lists them")
     causes = ", ".join(f"{count:,} {cause}" for cause, count in Counter(f.cause for f in report.findings).most_common())
     read = f"{report.bytes / 1e6:,.1f} MB read, {report.decoded:,} of {report.samples:,} videos decoded"
-    print(f"{read}: {f'{len(report.findings):,} faults ({causes})' if causes else 'no faults'}")
+    say(f"{read}: {f'{len(report.findings):,} faults ({causes})' if causes else 'no faults'}")
 
 
 def main() -> None:

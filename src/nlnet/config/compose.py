@@ -47,7 +47,7 @@ def explain(error: Exception, config_name: str = "train") -> Exception:
         key = match[1].lstrip("+~")
         others = {*keys(config_name), *groups()} - {key}
         return UserError(f"{key}: there is no such key in this configuration; {nearest(key, others)}")
-    return UserError(text)
+    return UserError(*text.splitlines())
 
 
 def options(group: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The one place where a name in a configuration becomes an object."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
@@ -8,17 +9,24 @@ import hydra.utils
 from omegaconf import DictConfig, ListConfig
 
 from nlnet.errors import UserError
+from nlnet.trust.schema import CLASSES
+from nlnet.trust.targets import find_target, is_within
 
 ALLOWED = ("nlnet", "torch.optim", "torch.nn", "torchvision", "torchmetrics", "pytorch_lightning")
+
+_FUNCTIONS = {target for targets in CLASSES.values() for target in targets} | {"nlnet.models.build.build_model"}
+_FUNCTIONS_OF = ("torch.nn.functional", "torchmetrics.functional", "torchvision.models")
+"""Where functions may be named besides classes; of all else only those in `CLASSES`, and the user's own packages."""
 
 
 def instantiate(node: Any, allow: Sequence[str] = (), **kwargs: Any) -> Any:
     """`hydra.utils.instantiate` for targets of the packages in `ALLOWED` and `allow`, and of no others.
 
-    A configuration is data; without the list it could call anything that can be imported.
+    Even what a user types is often somebody's file: a target is a class, or a function meant for it, and is defined
+    in its package; what a module has imported from elsewhere is not reached through it.
     """
     for key, target in _targets(node, ""):
-        check_allowed(key, target, allow)
+        find_allowed(key, target, allow)
     try:
         return hydra.utils.instantiate(node, **kwargs)
     except hydra.errors.InstantiationException as error:
@@ -27,22 +35,15 @@ def instantiate(node: Any, allow: Sequence[str] = (), **kwargs: Any) -> Any:
         raise UserError(f"{getattr(node, '_target_', node)}: {_last_lines(error)}") from error
 
 
-def allowed_class(key: str, target: str, allow: Sequence[str] = ()) -> type:
-    """The class `target`, which `key` names. Raises UserError where it is not allowed, or not there."""
+def find_allowed(key: str, target: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
+    """The class or function `target`, which `key` names. Raises UserError where it is not allowed, or not there."""
     check_allowed(key, target, allow)
-    try:
-        return hydra.utils.get_class(target)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{key}={target}: {str(error).splitlines()[0]}") from error
-
-
-def allowed_function(key: str, target: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
-    """The function `target`, which `key` names. Raises UserError where it is not allowed, or not there."""
-    check_allowed(key, target, allow)
-    try:
-        return hydra.utils.get_method(target)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{key}={target}: {str(error).splitlines()[0]}") from error
+    found = find_target(target, (*ALLOWED, *allow), key)
+    meant = f"{found.__module__}.{found.__name__}" in _FUNCTIONS or target in _FUNCTIONS
+    meant = meant or is_within(target, allow) or is_within(found.__module__, _FUNCTIONS_OF)
+    if not meant and not inspect.isclass(found):
+        raise UserError(f"{key}={target}: a function that configurations do not call; name a class, or one of your own")
+    return found
 
 
 def import_modules(names: Sequence[str], allow: Sequence[str] = ()) -> None:
@@ -60,7 +61,7 @@ def import_modules(names: Sequence[str], allow: Sequence[str] = ()) -> None:
 
 def check_allowed(key: str, target: str, allow: Sequence[str] = ()) -> None:
     """Raises UserError unless `target` is in one of the packages in `ALLOWED` and `allow`."""
-    if not any(target == name or target.startswith(f"{name}.") for name in (*ALLOWED, *allow)):
+    if not is_within(target, (*ALLOWED, *allow)):
         raise UserError(
             f"{key}={target}: not in a package that configurations may use ({', '.join((*ALLOWED, *allow))});"
             f" add yours with extras.allow_targets=[{target.split('.')[0]}]"

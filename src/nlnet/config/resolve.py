@@ -10,9 +10,7 @@ from nlnet.config.compose import compose
 from nlnet.config.demo import runs_demo
 from nlnet.data.synthetic.make import folder_of
 from nlnet.renamed import current_overrides
-
-OUR_NETWORKS = ("nlnet.build_model", "nlnet.models.detection.build.build_detector")
-"""The `_target_` of networks that size=demo makes small. A network of somebody else's stays as it is."""
+from nlnet.trust.schema import NETWORKS
 
 
 def load(overrides: Sequence[str] = ()) -> DictConfig:
@@ -59,5 +57,5 @@ def _demo_sized(cfg: DictConfig, overrides: Sequence[str], config_name: str) -> 
     """After the experiment and before the debug group and the command line, which is where `size` stands."""
     others = [word for word in overrides if not word.startswith("size=")]
     full = cfg if others == list(overrides) else compose(others, config_name)
-    size = cfg.demo_size if full.model.get("_target_") in OUR_NETWORKS else "demo_data"
+    size = cfg.demo_size if full.model.get("_target_") in NETWORKS else "demo_data"
     return cfg if f"size={size}" in overrides else compose([*others, f"size={size}"], config_name)

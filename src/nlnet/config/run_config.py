@@ -12,8 +12,11 @@ from nlnet.checkpoints.files import read_file
 from nlnet.config.compose import compose, groups, keys
 from nlnet.config.protocol import is_protocol, protocol_config
 from nlnet.config.resolve import changed, load
+from nlnet.config.saved import saved_settings
 from nlnet.errors import UserError, nearest
-from nlnet.renamed import current_config, current_overrides
+from nlnet.renamed import current_overrides
+from nlnet.text import is_masked
+from nlnet.trust.settings import plain_arguments
 
 
 def load_run_config(overrides: Sequence[str]) -> DictConfig:
@@ -37,6 +40,7 @@ def load_run_config(overrides: Sequence[str]) -> DictConfig:
         cfg = found
     else:
         raise UserError(f"ckpt_path={path}: its run's {saved} is missing; evaluate the checkpoint in its run folder")
+    _refuse_masked(cfg, path)
     demo = bool(cfg.demo) and not ((parsed.keys() & {"data.shards", "data"}) and cfg.data.shards)
     _refuse_missing_shards(cfg, path)
     new = {"ckpt_path": str(path), "task_name": "eval", "protocol": protocol, "paths.run_dir": None, "demo": demo}
@@ -45,8 +49,10 @@ def load_run_config(overrides: Sequence[str]) -> DictConfig:
 
 def _with_overrides(saved: Path, overrides: Mapping[str, Override]) -> DictConfig:
     """A run's configuration with `overrides` on top."""
-    plain = current_config(OmegaConf.to_container(OmegaConf.load(saved)))
-    cfg = OmegaConf.create(_relocated(plain, str(plain["paths"].pop("run_dir"))))
+    values = {key.lstrip("+"): override.value() for key, override in overrides.items()}
+    allow: Any = values.get("extras.allow_targets") or []
+    trust = values.get("extras.trust") is True
+    cfg = OmegaConf.create(saved_settings(saved, trust=trust, allow=list(map(str, allow)), typed=values))
     OmegaConf.set_struct(cfg, True)
     known_groups = set(groups())
     for key, override in overrides.items():
@@ -55,17 +61,6 @@ def _with_overrides(saved: Path, overrides: Mapping[str, Override]) -> DictConfi
         else:
             _set(cfg, key, override.value())
     return cfg
-
-
-def _relocated(node: Any, run_dir: str) -> Any:
-    """What lay in the run's folder lies in that of the evaluation: its predictions and pictures are not the run's."""
-    if isinstance(node, dict):
-        return {key: _relocated(value, run_dir) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_relocated(value, run_dir) for value in node]
-    if isinstance(node, str) and (node == run_dir or node.startswith(f"{run_dir}/")):
-        return "${paths.run_dir}" + node[len(run_dir) :]
-    return node
 
 
 _ABSENT = object()
@@ -99,8 +94,19 @@ def _of_converted(path: Path, overrides: Sequence[str]) -> DictConfig | None:
             f"ckpt_path={path} is converted, and built-in clips would tell nothing about it; give the data it is for,"
             " such as experiment=kinetics_i3d_nl_8x8 data.shards=FOLDER_OR_URL"
         )
-    network = {key: value for key, value in model.items() if key != "num_classes"}
-    return changed(cfg, {"model": {"_target_": cfg.model._target_} | network})
+    network = {key: value for key, value in plain_arguments(model, f"ckpt_path={path}").items() if key != "num_classes"}
+    return changed(cfg, {"model": {"_target_": "nlnet.build_model"} | network})
+
+
+def _refuse_masked(cfg: DictConfig, path: Path) -> None:
+    """A run's record says *** for a password or a signature, which nobody but the user has."""
+    data: Any = OmegaConf.to_container(cfg.data)
+    for key, value in data.items():
+        if isinstance(value, str) and is_masked(value):
+            raise UserError(
+                f"ckpt_path={path}: its run was given data.{key}={value}, whose secret is not kept; give it again:"
+                f" data.{key}=..."
+            )
 
 
 def _refuse_missing_shards(cfg: DictConfig, path: Path) -> None:

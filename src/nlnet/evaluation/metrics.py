@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nlnet.errors import UserError
 from nlnet.evaluation.average_precision import class_average_precisions
+from nlnet.text import shown
 
 KINDS = ("multilabel", "multiclass")
 
@@ -62,10 +63,10 @@ def _multilabel(
     for name, classes in groups.items():
         from torchmetrics.functional.classification import binary_auroc  # here: its import takes seconds
 
-        metrics[f"mAP_{name}"] = precisions[list(classes)].nanmean()
+        metrics[f"mAP_{shown(name)}"] = precisions[list(classes)].nanmean()
         mixed = [k for k in classes if 0 < targets_NK[:, k].mean() < 1]
         areas = [binary_auroc(scores_NK[:, k], targets_NK[:, k].long()) for k in mixed]
-        metrics[f"AUROC_{name}"] = torch.stack(areas).mean() if areas else torch.tensor(float("nan"))
+        metrics[f"AUROC_{shown(name)}"] = torch.stack(areas).mean() if areas else torch.tensor(float("nan"))
     return metrics, torch.nonzero(precisions.isnan()).flatten().tolist()
 
 

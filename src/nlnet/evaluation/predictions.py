@@ -12,12 +12,17 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from nlnet import limits
 from nlnet.errors import UserError
 from nlnet.evaluation.metrics import KINDS, Metrics, compute_metrics
 from nlnet.evaluation.views import combine
+from nlnet.limits import TooLarge
+from nlnet.reading import parse_json
+from nlnet.saving import replacing
 
 FILE = "predictions.parquet"
 FORMAT = 1
+_WRONG = (KeyError, ValueError, TypeError, OSError, IndexError, AttributeError, RecursionError)  # of a foreign file
 _ROWS = 256  # written at a time: with 30 views of 400 classes, 12 MB
 
 
@@ -47,6 +52,17 @@ class Predictions:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises UserError for scores that are not finite: whatever is computed of them would be no figure."""
+        bad = ~np.isfinite(self.views).all((1, 2))
+        if bad.any():
+            names = [key for key, spoiled in zip(self.keys, bad.tolist(), strict=True) if spoiled]
+            more = f", and {len(names) - 64} more" if len(names) > 64 else ""
+            raise UserError(
+                f"the scores of {len(names)} videos are not finite, and no metric is made of them:"
+                f" {', '.join(names[:64])}{more}; look at these videos, or take weights of an earlier step"
+            )
+
     @property
     def scores(self) -> np.ndarray:
         """(N, K) float32, combined over the views."""
@@ -71,7 +87,7 @@ class Predictions:
         return result | {"videos": torch.tensor(float(len(self.keys)))}, absent
 
     def save(self, path: Path) -> None:
-        """Write the file."""
+        """Write the file, whole or not at all. Raises UserError if the disk does not take it."""
         about = {
             "format": FORMAT,
             "kind": self.kind,
@@ -82,7 +98,7 @@ class Predictions:
         vector = pa.list_(pa.float32(), len(self.classes))
         columns = {"key": pa.string(), "targets": pa.list_(pa.int32()), "scores": vector, "views": pa.list_(vector)}
         schema = pa.schema(list(columns.items()), metadata={"nlnet": json.dumps(about)})
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for first in range(0, len(self.keys), _ROWS):
                 writer.write_table(self._rows(slice(first, first + _ROWS), schema))
 
@@ -92,7 +108,7 @@ class Predictions:
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(views_NVK.reshape(-1)), classes)
         offsets = pa.array(np.arange(count + 1, dtype=np.int32) * each)
         columns = [
-            pa.array(self.keys[rows]),
+            pa.array([key.encode(errors="backslashreplace").decode() for key in self.keys[rows]], pa.string()),
             pa.array([_classes_of(target) for target in self.targets[rows]], pa.list_(pa.int32())),
             pa.FixedSizeListArray.from_arrays(pa.array(combine(views_NVK, self.kind).reshape(-1)), classes),
             pa.ListArray.from_arrays(offsets, vectors),
@@ -104,24 +120,51 @@ def load(path: Path) -> Predictions:
     """The predictions in a file, or in the folder of the evaluation that wrote it. Raises UserError."""
     file = path / FILE if path.is_dir() else path
     try:
-        table = pq.read_table(file)
-        about = json.loads((table.schema.metadata or {})[b"nlnet"])
+        if not file.is_file():
+            raise FileNotFoundError(file)
+        with pq.ParquetFile(file, read_dictionary=["key"]) as parquet:
+            _check_size(parquet.metadata, file)
+            table = parquet.read()
+        about = parse_json((table.schema.metadata or {})[b"nlnet"], "")
+        if not isinstance(about, dict):
+            raise ValueError("its metadata is no object")
         if about["format"] != FORMAT:
             raise UserError(f"{file}: predictions of format {about['format']!r}; this version of nlnet reads {FORMAT}")
         return _parse(table, about)
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file; src/eval.py writes {FILE} into its run directory") from None
-    except (pa.ArrowInvalid, KeyError, ValueError, TypeError, OSError) as error:
+    except TooLarge:
+        raise
+    except (pa.ArrowException, LookupError, ValueError, TypeError, AttributeError, MemoryError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file}: not predictions that src/eval.py wrote: {first}") from error
+
+
+def _check_size(metadata: pq.FileMetaData, file: Path) -> None:
+    """Encodings say in a few bytes what takes gigabytes: a run of equal values, compressed zeros."""
+    groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+    columns = [group.column(k) for group in groups for k in range(group.num_columns)]
+    values = sum(column.num_values for column in columns) + metadata.num_rows
+    unpacked = sum(column.total_uncompressed_size for column in columns)
+    limits.UNPACKED.check_unpacked(max(unpacked, 8 * values), file.stat().st_size, file)
 
 
 def _parse(table: pa.Table, about: Mapping[str, Any]) -> Predictions:
     if about["kind"] not in KINDS:
         raise ValueError(f"kind {about['kind']!r}")
     classes = tuple(about["classes"])
+    limits.CLASSES.check(len(classes))
+    limits.UNPACKED.check_unpacked(4 * table.num_rows * len(classes), table.nbytes)
+    groups, protocol = dict(about["groups"]), dict(about["protocol"])
+    if not isinstance(about["classes"], list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("its classes are no list of names")
+    known = range(len(classes))
+    if not all(isinstance(k, int) and k in known for members in groups.values() for k in members):
+        raise ValueError("its groups are no lists of classes")
     flat = table["views"].combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
-    labels = table["targets"].to_pylist()
+    labels, keys = table["targets"].to_pylist(), tuple(table["key"].to_pylist())
+    if not all(isinstance(key, str) for key in keys) or not all(k in known for label in labels for k in label):
+        raise ValueError("a row without a name, or with a class that there is not")
     if about["kind"] == "multiclass":
         targets = np.array([label[0] for label in labels], dtype=np.int64)
     else:
@@ -131,11 +174,11 @@ def _parse(table: pa.Table, about: Mapping[str, Any]) -> Predictions:
     return Predictions(
         kind=about["kind"],
         classes=classes,
-        keys=tuple(table["key"].to_pylist()),
+        keys=keys,
         targets=targets,
         views=np.array(flat).reshape(table.num_rows, -1, len(classes)),
-        protocol=about["protocol"],
-        groups=about["groups"],
+        protocol=protocol,
+        groups=groups,
     )
 
 

@@ -1,6 +1,7 @@
 """What a detector sees in images, drawn on each of them, and as JSON."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,16 +11,22 @@ from omegaconf import DictConfig
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from nlnet.checkpoints.mismatch import filled
+from nlnet import limits
+from nlnet.checkpoints.mismatch import check_outline, filled
 from nlnet.data.batches.images import frame
-from nlnet.data.media.images import ImageError, open_image
+from nlnet.data.media.images import UNREADABLE, ImageError, open_image
 from nlnet.data.media.suffixes import IMAGE_FILES
 from nlnet.errors import UserError
 from nlnet.evaluation.coco import encode_mask
+from nlnet.limits import TooLarge
 from nlnet.models.detection.build import build_detector
-from nlnet.models.detection.resized import detect
+from nlnet.models.detection.resized import detect, scorers
+from nlnet.models.finite import watched
 from nlnet.prediction.drawing import draw
-from nlnet.prediction.results import each_input, write_results
+from nlnet.prediction.results import each_input, not_finite, write_results
+from nlnet.reading import read_bytes
+from nlnet.saving import replacing
+from nlnet.text import say
 
 
 class Detector:
@@ -37,17 +44,25 @@ class Detector:
         options = {key: value for key, value in model.items() if not key.startswith("_")}
         options |= {"num_classes": len(self.classes)} | ({"num_keypoints": len(points)} if len(points) else {})
         try:
+            check_outline(partial(build_detector, **options), state, f"ckpt_path={path}")
             net = build_detector(**options)
         except TypeError as error:
             raise UserError(f"ckpt_path={path}: the network it names cannot be built: {error}") from error
         self.net = filled(net, state, f"ckpt_path={path}").to(device)
 
     @torch.inference_mode()
-    def look(self, image: Image.Image, threshold: float) -> dict[str, Tensor]:
-        """The objects that score at least `threshold`, in pixels of the image, the surest first."""
+    def look(self, image: Image.Image, threshold: float) -> dict[str, Tensor] | None:
+        """The objects that score at least `threshold`, in pixels of the image, the surest first.
+
+        None where what the network says is not finite.
+        """
         placed = frame(image.width, image.height, self.short_side, self.max_size, flip=False)
         pixels = placed.image(image).to(self.device).float() / 255
-        [found] = detect(self.net, [pixels], [(image.height, image.width)])
+        bad: list[Tensor] = []
+        with watched(scorers(self.net), bad.append):
+            [found] = detect(self.net, [pixels], [(image.height, image.width)])
+        if bad:
+            return None
         kept = found["scores"] >= threshold
         return {name: value[kept].cpu() for name, value in found.items()}
 
@@ -66,17 +81,22 @@ def predict_images(cfg: DictConfig, file: Path, content: Mapping[str, Any], devi
     detector, pictures = Detector(content, str(file), device), Path(cfg.out).with_suffix("")
 
     def look(image_file: ImageFile) -> dict[str, Any]:
-        image = upright(image_file.path.read_bytes())
+        image = upright(read_bytes(image_file.path, limits.SAMPLE))
         found = detector.look(image, cfg.threshold)
+        if found is None:
+            raise not_finite(cfg, image_file.name)
         picture = pictures / f"{image_file.name}.png"
         drawn = draw(np.asarray(image), found, classes=detector.classes, skeleton=detector.skeleton, threshold=0)
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(drawn).save(picture)
+        with replacing(picture) as temporary:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawn).save(temporary, format="png")
         record = _record(image_file.name, image, found, detector.classes) | {"picture": str(picture)}
-        print(_line(record), flush=True)
+        say(_line(record))
         return record
 
-    found = each_input(cfg, find_images(Path(str(cfg.source)).expanduser()), "image", look, (ImageError, OSError))
+    found = each_input(
+        cfg, find_images(Path(str(cfg.source)).expanduser()), "image", look, (ImageError, TooLarge, OSError)
+    )
     return write_results(cfg, found, "detection", "images", f", pictures in {pictures}")
 
 
@@ -102,7 +122,9 @@ def upright(data: bytes) -> Image.Image:
     """The image in RGB as it is meant to be seen: turned as its EXIF says. Raises ImageError."""
     try:
         return ImageOps.exif_transpose(open_image(data)).convert("RGB")
-    except (OSError, SyntaxError, EOFError) as error:
+    except ImageError:
+        raise
+    except UNREADABLE as error:
         raise ImageError("undecodable", str(error)) from error
 
 

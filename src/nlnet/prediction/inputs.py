@@ -1,20 +1,23 @@
 """The videos to look at, wherever they are: files, folders, prepared shards, tar files of anybody's."""
 
-import io
-import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from nlnet import limits, reading
 from nlnet.data.batches.clips import read_video
 from nlnet.data.media.suffixes import VIDEO_MEMBERS
 from nlnet.data.shards import storage
 from nlnet.data.shards.find import is_pattern
 from nlnet.data.shards.index import expand
 from nlnet.data.shards.manifest import Manifest, Sample
+from nlnet.data.shards.storage import RangesUnsupported
+from nlnet.data.shards.tar import Member, TarError, walk
 from nlnet.errors import UserError
 
 MANIFEST = "-manifest.json"
+_AT_ONCE = 64 << 20  # bytes of a remote tar that come sooner in one request than header by header
 
 
 class Input(NamedTuple):
@@ -36,14 +39,14 @@ def find_videos(source: str, split: str | None = None) -> Iterator[Input]:
         return _in_shards(source, names, split)
     path = Path(source).expanduser()
     if path.is_file():
-        return iter([Input(path.name, path.read_bytes)])
+        return iter([Input(path.name, partial(reading.read_bytes, path, limits.SAMPLE))])
     if not path.is_dir():
         raise UserError(f"source={source}: there is no such file or folder")
     suffixes = {f".{suffix}" for suffix in VIDEO_MEMBERS}
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
     if not files:
         raise UserError(f"source={source}: no video ({', '.join(VIDEO_MEMBERS)}) and no shards in this folder")
-    return (Input(str(file.relative_to(path)), file.read_bytes) for file in files)
+    return (Input(str(file.relative_to(path)), partial(reading.read_bytes, file, limits.SAMPLE)) for file in files)
 
 
 def _manifests(source: str) -> list[str]:
@@ -57,7 +60,10 @@ def _manifests(source: str) -> list[str]:
 
 def _in_shards(source: str, names: list[str], split: str | None) -> Iterator[Input]:
     urls = [storage.join(source, name) for name in names]
-    manifests = [Manifest.from_json(storage.read_bytes(url).decode(), url) for url in urls]
+    try:
+        manifests = [Manifest.from_json(storage.read_bytes(url, limits.MANIFEST), url) for url in urls]
+    except OSError as error:
+        raise UserError(f"source={source}: cannot be read: {error}") from error
     chosen = [manifest for manifest in manifests if split in (None, manifest.split)]
     if not chosen:
         raise UserError(f"split={split}: {source} has {', '.join(sorted(m.split for m in manifests))}")
@@ -71,10 +77,28 @@ def _sample(manifest: Manifest, root: str, sample: Sample) -> Input:
 def _in_tars(pattern: str) -> Iterator[Input]:
     for url in expand(pattern):
         try:
-            with tarfile.open(fileobj=io.BytesIO(storage.read_bytes(url))) as tar:
-                for member in tar:
-                    file = tar.extractfile(member)
-                    if file is not None and member.name.rpartition(".")[2].lower() in VIDEO_MEMBERS:
-                        yield Input(member.name, file.read)
-        except (OSError, tarfile.TarError) as error:
+            yield from _in_tar(url)
+        except (OSError, EOFError, TarError) as error:
             raise UserError(f"source={pattern}: cannot read {url}: {error}") from error
+
+
+def _in_tar(url: str) -> Iterator[Input]:
+    """The videos in a tar file; of a large one nothing else is read, where the server knows ranges."""
+    size = storage.stat(url).size
+    read: Callable[[int, int], bytes] = partial(storage.read_range, url)
+    try:
+        read(0, min(1, size))
+        at_once = storage.is_remote(url) and size <= _AT_ONCE
+    except RangesUnsupported:
+        at_once = True
+    if at_once:
+        whole = storage.read_bytes(url, limits.SHARD)
+        size, read = len(whole), lambda offset, length: whole[offset : offset + length]
+    for member in walk(read, size, marked=False):
+        if member.name.rpartition(".")[2].lower() in VIDEO_MEMBERS:
+            yield Input(member.name, partial(_member, read, member))
+
+
+def _member(read: Callable[[int, int], bytes], member: Member) -> bytes:
+    limits.SAMPLE.check(member.size)
+    return read(member.offset, member.size)

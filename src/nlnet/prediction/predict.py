@@ -10,8 +10,10 @@ from omegaconf import DictConfig
 
 from nlnet.checkpoints.files import read_file
 from nlnet.checkpoints.pretrained import checkpoint_file
-from nlnet.config.instantiate import allowed_class, import_modules
+from nlnet.config.instantiate import find_allowed, import_modules
 from nlnet.errors import UserError
+from nlnet.trust.settings import ALLOW
+from nlnet.trust.targets import is_within
 
 _VIDEOS, _IMAGES = "nlnet.prediction.videos.predict_videos", "nlnet.prediction.images.predict_images"
 _OURS = {"nlnet.tasks.classification.ClassificationTask": _VIDEOS, "nlnet.tasks.detection.DetectionTask": _IMAGES}
@@ -46,7 +48,12 @@ def _predictor(content: Mapping[str, Any], allow: list[str], file: Path) -> str:
     target = str(task.get("_target_"))
     if target in _OURS:
         return _OURS[target]
-    found = getattr(allowed_class("task._target_", target, allow), "predictor", None)
+    if not is_within(target, allow):
+        raise UserError(
+            f"ckpt_path={file}: its task ({target}) is not one of nlnet's; if you trust that package, allow it with"
+            f" {ALLOW.format(package=target.partition('.')[0])}"
+        )
+    found = getattr(find_allowed(f"ckpt_path={file}: task._target_", target, allow), "predictor", None)
     if found is None:
         raise UserError(f"ckpt_path={file}: its task {target} does not say how to predict; set its class' predictor")
     return str(found)

@@ -1,8 +1,7 @@
 """The outcome of a prediction: every input looked at or named with its cause, and the JSON file of them all."""
 
-import json
-import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any, Protocol, TypeVar
 from omegaconf import DictConfig
 
 from nlnet.errors import UserError
+from nlnet.saving import write_json
+from nlnet.text import masked, say
 
 
 class Named(Protocol):
@@ -52,18 +53,27 @@ def each_input(
     if found.failures:
         named = ", ".join(f"{failure['name']} ({failure['cause']})" for failure in found.failures)
         total = len(found.records) + len(found.failures)
-        print(f"{len(found.failures)} of {total} {what}s could not be read: {named}", file=sys.stderr)
+        say(f"{len(found.failures)} of {total} {what}s could not be read: {named}", error=True)
     if not found.records:
         raise UserError(f"source={cfg.source}: no {what} could be read")
     return found
 
 
+def not_finite(cfg: DictConfig, name: str) -> UserError:
+    """What is said instead of scores that are none; the weights are at fault, so nothing is written."""
+    return UserError(
+        f"ckpt_path={cfg.ckpt_path}: what the network says of {name} is not finite; its weights are spoiled, take those"
+        " of an earlier step"
+    )
+
+
 def write_results(cfg: DictConfig, found: Found, kind: str, name: str, more: str = "") -> dict[str, Any]:
     """Write the records under `name`, and the failures, to `cfg.out`; returns what was written."""
-    result = {"checkpoint": str(cfg.ckpt_path), "source": str(cfg.source), "kind": kind, name: found.records}
-    result["failures"] = found.failures
+    result: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path), "source": masked(str(cfg.source)), "kind": kind}
+    result |= {name: found.records, "failures": masked(found.failures)}
     out = Path(cfg.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written: {out}{more}")
+    with suppress(OSError):  # what writing says of a folder that cannot be made is enough
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, result)
+    say(f"written: {out}{more}")
     return result

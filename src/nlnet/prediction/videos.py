@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -14,11 +15,16 @@ from nlnet.data.shards.reader import SampleError
 from nlnet.errors import UserError
 from nlnet.evaluation.metrics import KINDS
 from nlnet.evaluation.views import PAPER_SCALE, training_window
+from nlnet.limits import TooLarge
 from nlnet.models import optimize_for_inference
 from nlnet.prediction.inputs import Input, find_videos
-from nlnet.prediction.results import each_input, write_results
+from nlnet.prediction.results import each_input, not_finite, write_results
 from nlnet.prediction.timeline import Recognizer, Timeline, top_classes
+from nlnet.reading import read_text
+from nlnet.text import say
+from nlnet.trust.schema import CLASS_FIELDS
 
+_FIELDS = CLASS_FIELDS["nlnet.data.modules.clips.ClipDataModule"]
 _CLIPS = {"frames": "frames", "stride": "stride", "crop": "size"}  # our keys -> those of a run's data
 
 
@@ -36,13 +42,16 @@ def predict_videos(cfg: DictConfig, file: Path, content: Mapping[str, Any], devi
     network, names = recognizer(cfg, file, content, device)
 
     def look(video: Input) -> dict[str, Any]:
-        record = _record(video, network.timeline(video.read(), cfg.every), names, cfg.top)
+        timeline = network.timeline(video.read(), cfg.every)
+        if not all(np.isfinite(moment.scores).all() for moment in timeline.moments):
+            raise not_finite(cfg, video.name)
+        record = _record(video, timeline, names, cfg.top)
         for line in _table(record):
-            print(line, flush=True)
+            say(line)
         return record
 
     videos = find_videos(str(cfg.source), cfg.split)
-    found = each_input(cfg, videos, "video", look, (VideoError, SampleError, OSError, IndexError))
+    found = each_input(cfg, videos, "video", look, (VideoError, SampleError, TooLarge, OSError, IndexError, EOFError))
     return write_results(cfg, found, network.kind, "videos")
 
 
@@ -51,7 +60,7 @@ def recognizer(
 ) -> tuple[Recognizer, list[str]]:
     """The network in `content` of `file`, and the names of its classes. Raises UserError for what nobody says."""
     network = saved(content, file, cfg.allow_targets)
-    known = _trained_with(content)
+    known = _trained_with(content, file)
     settings: dict[str, Any] = {key: known.get(key) if cfg[key] is None else cfg[key] for key in (*_CLIPS, "kind")}
     unknown = [f"{key}=" for key in _CLIPS if not settings[key]]
     if unknown:
@@ -71,19 +80,30 @@ def recognizer(
     return Recognizer(net, kind, geometry, scale, window, device), names
 
 
-def _trained_with(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The clips and the kind of task that the checkpoint of a run was trained with; nothing for a converted file."""
+def _trained_with(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The clips and the kind of task that the checkpoint of a run was trained with; nothing for a converted file.
+
+    Raises UserError where they are none.
+    """
     settings = content.get("hyper_parameters") or {}
-    data, task = settings.get("data") or {}, settings.get("task") or {}
+    parts = [settings.get(part) or {} for part in ("data", "task")] if isinstance(settings, Mapping) else [settings]
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise UserError(f"ckpt_path={file}: its settings are not those of a run; restore the file")
+    data, task = parts
+    for name in (*_CLIPS.values(), "scale"):
+        if name in data and not _FIELDS[name].fits(data[name]):
+            raise UserError(f"ckpt_path={file}: data.{name}={data[name]!r:.80}: expected {_FIELDS[name].expected}")
     known = {key: data[name] for key, name in _CLIPS.items() if name in data}
-    return known | ({"scale": int(data["scale"][0])} if "scale" in data else {}) | {"kind": task.get("kind")}
+    return known | ({"scale": data["scale"][0]} if "scale" in data else {}) | {"kind": task.get("kind")}
 
 
 def _class_names(file: str | None, content: Mapping[str, Any], count: int) -> list[str]:
     names = content.get("classes")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError("the checkpoint's class names are no list of texts; give classes=FILE, one name a line")
     if file is not None:
         try:
-            names = Path(file).expanduser().read_text().splitlines()
+            names = read_text(Path(file).expanduser()).splitlines()
         except OSError as error:
             raise UserError(f"classes={file}: cannot be read: {error.strerror}") from error
     if names is None:

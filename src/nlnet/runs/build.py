@@ -1,15 +1,18 @@
 """From a configuration to the objects of a run: data, task, trainer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import get_object
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.plugins.io import CheckpointIO
 
-from nlnet.checkpoints.targets import accepts
+from nlnet.checkpoints.mismatch import OF_RUN, check_outline
 from nlnet.config.instantiate import instantiate
 from nlnet.config.resolve import without
 from nlnet.data.synthetic.make import ensure
@@ -17,6 +20,14 @@ from nlnet.distributed import print_once
 from nlnet.optim.learning_rate import scaled_rate
 from nlnet.runs.callbacks.precise_bn import PreciseBatchNorm
 from nlnet.tasks.task import Task
+from nlnet.text import masked
+from nlnet.trust.schema import NETWORKS
+from nlnet.trust.targets import accepts
+
+
+def plain_settings(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as it is written down: plain values, every interpolation resolved, every secret masked."""
+    return masked(OmegaConf.to_container(cfg, resolve=True))
 
 
 def make_data(cfg: DictConfig) -> Any:
@@ -32,14 +43,20 @@ def task_class(cfg: DictConfig) -> type[Task]:
     return made.func
 
 
-def make_task(cfg: DictConfig, data: Any) -> Task:
-    """The task with its network, sized for the data, with the weights that a new run starts with."""
+def make_task(cfg: DictConfig, data: Any, weights: Mapping[str, Any] | None = None) -> Task:
+    """The task with its network, sized for the data, with the weights that a new run starts with.
+
+    A network of ours takes memory only after `weights`, which it will get, were found to be its own.
+    """
     allow = cfg.extras.allow_targets
     # Called here, not by Hydra, which would instantiate the targets within `settings` as well.
     make = instantiate(cfg.task, allow, _partial_=True)
     kind: type[Task] = make.func
     kind.check_kind(cfg.task.kind, data)
-    net = instantiate(_network_settings(cfg.model), allow, **kind.network_arguments(data))
+    network = partial(instantiate, _network_settings(cfg.model), allow, **kind.network_arguments(data))
+    if weights is not None and cfg.model._target_ in NETWORKS:
+        check_outline(network, weights, f"ckpt_path={cfg.ckpt_path}", network="this network", advice=OF_RUN)
+    net = network()
     kind.check(net, data)
     if not cfg.ckpt_path and cfg.get("init"):  # a checkpoint that is loaded afterwards has them all
         for line in kind.initial_weights(net, cfg.init, cfg.model):
@@ -53,12 +70,17 @@ def make_task(cfg: DictConfig, data: Any) -> Task:
         optimizer=instantiate(optim.optimizer, allow, **rate),
         schedule=instantiate(optim.schedule, allow),
         no_weight_decay=optim.get("no_weight_decay", "norms_and_biases"),
-        settings=OmegaConf.to_container(cfg, resolve=True),
+        settings=plain_settings(cfg),
     )
 
 
-def make_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
-    """The trainer with the configured callbacks and loggers besides the given ones."""
+def make_trainer(
+    cfg: DictConfig, callbacks: Sequence[pl.Callback] = (), checkpoint_io: CheckpointIO | None = None
+) -> pl.Trainer:
+    """The trainer with the configured callbacks and loggers besides the given ones.
+
+    `checkpoint_io` writes its checkpoints, unless the configuration or the strategy brings a way of its own.
+    """
     allow = cfg.extras.allow_targets
     configured = [instantiate(node, allow) for node in (cfg.get("callbacks") or {}).values() if node]
     loggers = [instantiate(node, allow) for node in (cfg.get("logger") or {}).values() if node]
@@ -67,7 +89,10 @@ def make_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl.T
     # Statistics are estimated before the last checkpoint is written, so theirs is the first callback of all.
     first = [callback for callback in configured if isinstance(callback, PreciseBatchNorm)]
     others = [callback for callback in configured if not isinstance(callback, PreciseBatchNorm)]
-    return instantiate(cfg.trainer, allow, callbacks=[*first, *callbacks, *others], logger=loggers or False)
+    trainer = instantiate(cfg.trainer, allow, callbacks=[*first, *callbacks, *others], logger=loggers or False)
+    if checkpoint_io and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = checkpoint_io
+    return trainer
 
 
 def _network_settings(model: DictConfig) -> DictConfig:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nlnet.runs.callbacks.metrics_csv import read_rows
+from nlnet.saving import replacing
 
 
 def draw(metrics: Path, monitor: str, target: Path, title: str) -> None:
@@ -30,7 +31,8 @@ def draw(metrics: Path, monitor: str, target: Path, title: str) -> None:
     metrics_axes.set_ylim(0, 1.02)
     metrics_axes.set_ylabel(monitor)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(target, dpi=120)
+    with replacing(target) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def _metric_names(rows: list[dict[str, str]], monitor: str) -> list[str]:

@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from nlnet.distributed import is_first
 from nlnet.runs.run_dir import read_record, write_record
+from nlnet.text import masked
 
 
 def wandb_logger(save_dir: str, project: str, **options: Any) -> WandbLogger:
@@ -26,6 +27,10 @@ def wandb_logger(save_dir: str, project: str, **options: Any) -> WandbLogger:
         write_record(folder, record | {"wandb_id": run_id})
     if not _has_key() and "WANDB_MODE" not in os.environ:
         options["offline"] = True
+    if masked(sys.argv) != sys.argv:  # W&B would keep the command line
+        from wandb import Settings
+
+        options.setdefault("settings", Settings(x_disable_meta=True))
     os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(save_dir=save_dir, project=project, id=run_id, resume="allow", **options)
 

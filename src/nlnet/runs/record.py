@@ -1,7 +1,7 @@
 """`summary.json` and `config.yaml`: what ran, on what, with which result."""
 
+import math
 import platform
-import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +11,13 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from nlnet.distributed import is_first
+from nlnet.distributed import is_first, print_once
+from nlnet.errors import UserError
+from nlnet.runs.build import plain_settings
 from nlnet.runs.callbacks.sample_counter import SampleCounter
-from nlnet.runs.run_dir import read_record, write_record
+from nlnet.runs.identity.code import git_revision
+from nlnet.runs.run_dir import CONFIG, mark_failed, read_record, write_record
+from nlnet.saving import CannotWrite, write_bytes
 from nlnet.tasks.task import Task
 
 PACKAGES = ("nlnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "webdataset", "hydra-core", "av")
@@ -34,6 +38,7 @@ class RunRecord:
         self.folder, self.cfg, self.counter, self.task, self._started = folder, cfg, counter, task, started
         earlier = read_record(folder)
         self._seconds_before = float(earlier.get("seconds", 0)) if cfg.ckpt_path == "last" else 0.0
+        earlier.pop("reason", None)  # of the end that this run continues after
         self._content: dict[str, Any] = earlier | {
             "status": "running",
             "task_name": cfg.task_name,
@@ -48,17 +53,19 @@ class RunRecord:
         }
 
     def begin(self) -> None:
-        """Write the record, so that the run can be found while it is under way."""
-        if is_first():
-            write_record(self.folder, self._content)
+        """Write the record, so that the run can be found while it is under way, and the configuration in force, every
+        interpolation resolved."""
+        if not is_first():
+            return
+        write_record(self.folder, self._content)
+        try:
+            write_bytes(self.folder / CONFIG, settings_yaml(self.cfg).encode())
+        except CannotWrite:
+            self.end_early("failed", {})
+            raise
 
-    def save_config(self) -> None:
-        """Write the configuration in force, every interpolation resolved."""
-        if is_first():
-            (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self.cfg, resolve=True))
-
-    def end(self, status: str, metrics: dict[str, float]) -> None:
-        """Write the outcome, and what was read and skipped up to then."""
+    def end(self, status: str, metrics: dict[str, float], reason: BaseException | None = None) -> None:
+        """Write the outcome, what was read and skipped up to then, and why the run failed where it did."""
         if not is_first():
             return
         seconds = self._seconds_before + time.monotonic() - self._started
@@ -66,11 +73,36 @@ class RunRecord:
         self._content |= {
             "status": status,
             "seconds": round(seconds, 1),
-            "best": metrics.get("best"),
-            "metrics": metrics,
+            "best": _plain(metrics.get("best")),
+            "metrics": {name: _plain(value) for name, value in metrics.items()},
             "absent_classes": self.task.absent_classes() if metrics else [],
         }
+        if reason is not None:
+            self._content["reason"] = _words(reason)
         write_record(self.folder, self._content)
+
+    def end_early(self, status: str, metrics: dict[str, float], reason: BaseException | None = None) -> None:
+        """Write the outcome as far as the disk takes it; the error that ended the run is the one to be told."""
+        try:
+            self.end(status, metrics, reason)
+        except CannotWrite as error:
+            if not mark_failed(self.folder):
+                print_once(f'note: {error}; it still says "running"')
+
+
+def settings_yaml(cfg: DictConfig) -> str:
+    """The configuration as YAML, every interpolation resolved and every secret masked."""
+    return OmegaConf.to_yaml(OmegaConf.create(plain_settings(cfg)))
+
+
+def _plain(value: float | None) -> float | None:
+    """A number that JSON has: a metric of nothing (an area under a curve without positives) is null there."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _words(error: BaseException) -> str:
+    lines = str(error).splitlines() or [""]
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}"
 
 
 def logged_metrics(trainer: pl.Trainer) -> dict[str, float]:
@@ -80,18 +112,3 @@ def logged_metrics(trainer: pl.Trainer) -> dict[str, float]:
         if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
             metrics["best"] = float(callback.best_model_score)
     return metrics
-
-
-def git_revision() -> str | None:
-    """The checkout's commit, with `+changes` where it has any; None outside a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        revision = _git(here, "rev-parse", "HEAD")
-        return revision + ("+changes" if _git(here, "status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

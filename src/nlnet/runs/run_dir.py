@@ -1,6 +1,5 @@
 """A run's folder: its name, finding the newest one to continue, and the small record in it by which it is found."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +11,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from nlnet.checkpoints.files import LAST, PREVIOUS
 from nlnet.config.resolve import changed
-from nlnet.distributed import rank
+from nlnet.distributed import print_once, rank
 from nlnet.errors import UserError
+from nlnet.reading import read_json, read_yaml
+from nlnet.saving import write_json
+from nlnet.text import masked
 
-RECORD = "summary.json"
+RECORD, CONFIG = "summary.json", "config.yaml"
+
+# Equally long.
+_RUNNING, _FAILED = b'"status": "running"', b'"status": "failed" '
 
 _HANDED_DOWN = "NLNET_RUN_DIR"
 """The environment variable by which a process tells the ranks that Lightning starts from it their folder."""
@@ -53,7 +59,7 @@ def with_run_dir(cfg: DictConfig) -> DictConfig:
     else:
         folder = new_run_dir(key, log_dir, job=_multirun_job(cfg), env=os.environ)
     os.environ[_HANDED_DOWN] = f"{os.getpid()}:{folder}"
-    goes_on = not cfg.ckpt_path and was_restarted(os.environ) and (folder / "checkpoints" / "last.ckpt").is_file()
+    goes_on = not cfg.ckpt_path and was_restarted(os.environ) and newest_checkpoint(folder) is not None
     return changed(cfg, {"paths.run_dir": str(folder)} | ({"ckpt_path": "last"} if goes_on else {}))
 
 
@@ -96,34 +102,76 @@ def create(folder: Path) -> None:
 
 
 def last_run_dir(key: RunKey, log_dir: Path) -> Path:
-    """The run folder of this key whose `last.ckpt` is newest. Raises UserError where there is none."""
-    found = [
-        checkpoint
-        for checkpoint in (log_dir / key.task_name).glob("*/*/checkpoints/last.ckpt")
-        if key.matches(read_record(checkpoint.parents[1]))
-    ]
-    if not found:
+    """The run folder of this key whose newest checkpoint is newest.
+
+    A newer one that holds no checkpoint yet is named. Raises UserError where there is none, and where nothing says
+    which work a newer one is.
+    """
+    records = {path.parent: identity(path.parent) for path in (log_dir / key.task_name).glob("*/*/checkpoints")}
+    ages = {folder: path.stat().st_mtime_ns for folder in records if (path := newest_checkpoint(folder))}
+    mine = sorted((folder for folder in ages if key.matches(records[folder])), key=lambda folder: ages[folder])
+    unknown = [folder for folder in ages if not records[folder] and (not mine or ages[folder] > ages[mine[-1]])]
+    if unknown:
+        newest = max(unknown, key=lambda folder: ages[folder])
+        raise UserError(
+            f"ckpt_path=last: {newest} is the newest with a checkpoint, and neither its {RECORD} nor its {CONFIG} says"
+            " what it is a run of; say which you mean with paths.run_dir=FOLDER"
+        )
+    if not mine:
         kind = "demo of " if key.demo else ""
         raise UserError(
             f"ckpt_path=last: no checkpoints/last.ckpt of {kind}experiment={key.experiment} under"
             f" {log_dir / key.task_name}; leave ckpt_path out to start, or name a checkpoint file"
         )
-    return max(found, key=lambda path: path.stat().st_mtime_ns).parents[1]
+    chosen = mine[-1]
+    later = [f for f in records if f not in ages and key.matches(records[f]) and f.stat().st_mtime_ns > ages[chosen]]
+    for folder in later:
+        print_once(f"ckpt_path=last: {folder} is newer and has no checkpoint; continuing {chosen.name}")
+    return chosen
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The run's `last.ckpt`, or where it is missing the one before it; None where there is none."""
+    paths = [folder / "checkpoints" / name for name in (LAST, PREVIOUS)]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def identity(folder: Path) -> dict[str, Any]:
+    """What the run is of, as in its `summary.json`, or else by its `config.yaml`; empty where neither says it."""
+    record = read_record(folder)
+    if "task_name" in record:
+        return record
+    try:
+        config = read_yaml(folder / CONFIG)
+        return {"task_name": config["task_name"], "experiment": config["experiment_name"], "demo": config["demo"]}
+    except (OSError, UserError, KeyError, TypeError):
+        return {}
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The run's `summary.json`, empty where there is none that can be read."""
     try:
-        return json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
+        record = read_json(folder / RECORD)
+    except (OSError, UserError):
         return {}
+    return record if isinstance(record, dict) else {}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Replace the run's `summary.json` in one step."""
-    temporary = folder / f"{RECORD}.tmp"
-    temporary.write_text(json.dumps(record, indent=2, allow_nan=True) + "\n")
-    os.replace(temporary, folder / RECORD)
+    """Replace the run's `summary.json` in one step. Raises UserError if the disk does not take it."""
+    write_json(folder / RECORD, masked(record))
+
+
+def mark_failed(folder: Path) -> bool:
+    """Change the status in `summary.json` where it lies, as a full disk still allows; whether that was possible."""
+    try:
+        with open(folder / RECORD, "rb+") as file:
+            content = file.read()
+            file.seek(content.index(_RUNNING))
+            file.write(_FAILED)
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _handed_down() -> Path | None:

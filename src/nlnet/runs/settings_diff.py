@@ -5,33 +5,41 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-# What may differ between a run and its continuation without changing what is computed.
-_FREE = (
-    "callbacks",
-    "ckpt_path",
-    "data.allow_pipe",
+from nlnet.text import masked
+
+HOW_READ = (
     "data.cache_dir",
     "data.cache_gb",
     "data.num_workers",
     "data.parallel_reads",
     "data.read_ahead_mb",
     "data.read_timeout_s",
-    "demo",
-    "extras",
+    "data.worker_timeout_s",
     "logger",
     "paths",
     "tags",
+    "trainer.default_root_dir",
+)
+"""How data are read and where is written: nothing that is computed depends on it."""
+
+# What else may differ between a run and its continuation without changing what is computed.
+_FREE = (
+    *HOW_READ,
+    "callbacks",
+    "ckpt_path",
+    "data.allow_pipe",
+    "demo",
+    "extras",
     "test",
     "train",
-    "trainer.default_root_dir",
     "trainer.log_every_n_steps",
 )
 
 
 def differences(checkpoint: Mapping[str, Any], cfg: DictConfig) -> list[str]:
     """`key=new (was old)` for every setting that the checkpoint's run had otherwise."""
-    old = _flat(checkpoint.get("hyper_parameters", {}), "")
-    new = _flat(OmegaConf.to_container(cfg, resolve=True), "")
+    old = flat(masked(checkpoint.get("hyper_parameters", {})))
+    new = flat(masked(OmegaConf.to_container(cfg, resolve=True)))
     return [
         f"{key}={new.get(key)} (was {old.get(key)})"
         for key in sorted(old.keys() | new.keys())
@@ -39,7 +47,8 @@ def differences(checkpoint: Mapping[str, Any], cfg: DictConfig) -> list[str]:
     ]
 
 
-def _flat(node: Any, prefix: str) -> dict[str, Any]:
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by dotted key."""
     if not isinstance(node, Mapping):
         return {prefix.rstrip("."): node}
-    return {key: value for name in node for key, value in _flat(node[name], f"{prefix}{name}.").items()}
+    return {key: value for name in node for key, value in flat(node[name], f"{prefix}{name}.").items()}

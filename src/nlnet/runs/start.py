@@ -1,6 +1,8 @@
 """How every run starts, training or evaluation: quiet, seeded, with its data, its task and its folder."""
 
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,14 @@ from nlnet.config.instantiate import import_modules
 from nlnet.distributed import print_once
 from nlnet.runs.build import make_data, make_task
 from nlnet.runs.callbacks.sample_counter import SampleCounter
+from nlnet.runs.durability.run_lock import RunLock
 from nlnet.runs.quiet import quiet
 from nlnet.runs.record import RunRecord
-from nlnet.runs.run_dir import create, with_run_dir
+from nlnet.runs.run_dir import create, was_restarted, with_run_dir
 from nlnet.tasks.task import Task
+
+_RESTART_WAIT_S = 60
+"""For how long a job that was started again waits for its processes of before."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,14 @@ class Run:
     task: Task
     counter: SampleCounter
     record: RunRecord
+    lock: RunLock
 
 
-def start(cfg: DictConfig) -> Run:
-    """Make data and task as `cfg` says, print what the network is, and make the run's folder with its record."""
+def start(cfg: DictConfig, weights: Mapping[str, Any] | None = None) -> Run:
+    """Make data and task as `cfg` says, print what the network is, and make the run's folder with its record.
+
+    `weights` are those that the network will get, by its names, where `cfg` is from a file: see `make_task`.
+    """
     started = time.monotonic()
     quiet(keep_log=bool(cfg.trainer.get("profiler")))
     if cfg.extras.threads:
@@ -41,13 +51,17 @@ def start(cfg: DictConfig) -> Run:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     cfg = with_run_dir(cfg)
     data = make_data(cfg)
-    task = make_task(cfg, data)
+    task = make_task(cfg, data, weights)
     for line in task.model_summary(data):
         print_once(line)
     folder = Path(cfg.paths.run_dir)
     create(folder)
-    counter = SampleCounter(data.max_skipped, data.max_consecutive_failures)
-    record = RunRecord(folder, cfg, counter, task, started)
-    record.begin()
-    record.save_config()
-    return Run(cfg, folder, data, task, counter, record)
+    lock = RunLock(folder, wait_s=_RESTART_WAIT_S if was_restarted(os.environ) else 0)
+    try:
+        counter = SampleCounter(data.max_skipped, data.max_consecutive_failures)
+        record = RunRecord(folder, cfg, counter, task, started)
+        record.begin()
+    except BaseException:
+        lock.release()
+        raise
+    return Run(cfg, folder, data, task, counter, record, lock)

@@ -16,7 +16,7 @@ from nlnet.config.protocol import describe as describe_protocol
 from nlnet.config.protocol import views_of
 from nlnet.data.modules.clips import ClipDataModule
 from nlnet.data.modules.views import ViewDataModule
-from nlnet.distributed import sum_over_ranks, world_size
+from nlnet.distributed import print_once, sum_over_ranks, world_size
 from nlnet.errors import UserError
 from nlnet.evaluation.metrics import Metrics
 from nlnet.evaluation.predictions import Predictions
@@ -63,7 +63,7 @@ class ClassificationTask(Task):
         **shared: Any,
     ) -> None:
         super().__init__(net, kind, **shared)
-        self.metrics, self.eval_loss = VideoMetrics(kind, groups, metrics), MeanMetric()
+        self.metrics, self.eval_loss = VideoMetrics(kind, groups, metrics), MeanMetric(nan_strategy="disable")
         self._loss = loss or {"multilabel": sigmoid_cross_entropy, "multiclass": softmax_cross_entropy}[kind]
 
     @classmethod
@@ -157,7 +157,7 @@ class ClassificationTask(Task):
         metrics = self.metrics.compute() | {"loss": self.eval_loss.compute()}
         if failed:  # beside the others, so that nobody takes them for those of all videos
             metrics["videos_missing"] = torch.tensor(float(len(failed)))
-            self.print(f"{stage}: {describe_missing(int(metrics['videos']), failed)}")
+            print_once(f"{stage}: {describe_missing(int(metrics['videos']), failed)}")
         self.log_dict({f"{stage}/{name}": value.float() for name, value in metrics.items()})
 
     def absent_classes(self) -> list[str]:

@@ -1,7 +1,5 @@
 """Detection on images: boxes, masks and keypoints, evaluated by the COCO protocol."""
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,11 +9,12 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from nlnet.checkpoints.detection import load_backbone, load_detector
-from nlnet.distributed import gather, gather_on_first, on_first, sum_over_ranks, world_size
+from nlnet.distributed import gather_on_first, on_first, print_once, sum_over_ranks, world_size
 from nlnet.errors import UserError
 from nlnet.evaluation.coco import average_precisions, to_results
 from nlnet.models.detection import resized
 from nlnet.models.detection.summary import describe_detector
+from nlnet.saving import write_json
 from nlnet.tasks.missing import describe_missing
 from nlnet.tasks.task import Batch, Task
 
@@ -27,7 +26,7 @@ class DetectionTask(Task):
 
     The loss is the sum of the detector's losses. Each of these is a mean over the regions of a rank's images; the ranks
     are weighted by the images that they could read, n_r / sum_r n_r, so a rank whose whole slice failed contributes
-    nothing and changes nothing for the others. A loss that is not finite stops the run before the update.
+    nothing and changes nothing for the others.
 
     An evaluation counts every image once on any number of ranks. Rank 0 writes all detections to `predictions.json` in
     the run's folder (`predictions-test.json` after a test), in COCO's result format, and what is logged is what
@@ -111,6 +110,10 @@ class DetectionTask(Task):
             )
         return []
 
+    @property
+    def scorers(self) -> Sequence[nn.Module]:
+        return resized.scorers(self.net)
+
     def model_summary(self, data: Any) -> list[str]:
         side = data.eval_short_side
         # 4:3, the shape of most photographs, in multiples of 32 as the network pads
@@ -133,7 +136,7 @@ class DetectionTask(Task):
         fraction = len(readable) * world_size() / total.clamp(min=1)
         scaled = {name: value.float() * fraction for name, value in losses.items()}
         loss = torch.stack(list(scaled.values())).sum()
-        self._log_losses(scaled, loss, batch)
+        self._log_losses(scaled, loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
@@ -153,7 +156,7 @@ class DetectionTask(Task):
         metrics = on_first(lambda: self._average_precisions(found, stage))
         if failed:  # beside the others, so that nobody takes them for those of all images
             metrics["images_missing"] = float(len(failed))
-            self.print(f"{stage}: {describe_missing(int(metrics['images']), failed, 'images')}")
+            print_once(f"{stage}: {describe_missing(int(metrics['images']), failed, 'images')}")
         self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()}, batch_size=1)
         self._results = []
 
@@ -164,25 +167,11 @@ class DetectionTask(Task):
         super().on_save_checkpoint(checkpoint)
         checkpoint["skeleton"] = self.skeleton
 
-    def _log_losses(self, losses: Mapping[str, Tensor], loss: Tensor, batch: Batch) -> None:
+    def _log_losses(self, losses: Mapping[str, Tensor], loss: Tensor) -> None:
         values = torch.stack([loss, *losses.values()]).detach()
         means = sum_over_ranks(values) / world_size()
-        if not means.isfinite().all():
-            raise UserError(self._reason(losses, batch))
         self.log("train/loss", means[0], prog_bar=True, batch_size=1)
         self.log_dict({f"train/{name}": mean for name, mean in zip(losses, means[1:], strict=True)}, batch_size=1)
-
-    def _reason(self, losses: Mapping[str, Tensor], batch: Batch) -> str:
-        """Why the run stops; the same on every rank."""
-        bad = {name: value.item() for name, value in losses.items() if not value.isfinite()}
-        images = [batch["targets"][k]["image_id"] for k in _readable(batch)] if bad else []
-        of_ranks = gather((bad, images))
-        named = ", ".join(f"{name}={value}" for of_rank in of_ranks for name, value in of_rank[0].items())
-        ids = ", ".join(str(image) for of_rank in of_ranks for image in of_rank[1])
-        return (
-            f"the loss of step {self.trainer.global_step} is not finite ({named}) on the images {ids}; the weights are"
-            " as before this step. Look at these images, lower optim.optimizer.lr, or set trainer.gradient_clip_val"
-        )
 
     def _detect(self, batch: Batch) -> list[dict[str, Tensor]]:
         """The detections in the images of this batch that could be read, in pixels of the images as annotated."""
@@ -211,7 +200,7 @@ class DetectionTask(Task):
         self._absent = [name for name, category in pairs if category not in there]
         if not self.trainer.sanity_checking:
             name = "predictions.json" if stage == "val" else f"predictions-{stage}.json"
-            _write(Path(self.trainer.default_root_dir) / name, results)
+            write_json(Path(self.trainer.default_root_dir) / name, results, indent=None)
         metrics = {"images": float(len(images))}
         for part in self.parts:
             values = average_precisions(ground_truth, results, part, image_ids=images, sigmas=self.sigmas)
@@ -221,9 +210,3 @@ class DetectionTask(Task):
 
 def _readable(batch: Batch) -> list[int]:
     return [k for k, weight in enumerate(batch["weights"].tolist()) if weight > 0]
-
-
-def _write(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(results, separators=(",", ":")))
-    os.replace(temporary, path)

@@ -8,12 +8,12 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from nlnet.distributed import gather
+from nlnet.distributed import gather, print_once
 from nlnet.errors import UserError
 from nlnet.evaluation.predictions import Predictions
 from nlnet.evaluation.video_metrics import VideoMetrics
 from nlnet.evaluation.views import Views, view_scores
-from nlnet.tasks.missing import check_missing, describe_missing
+from nlnet.tasks.missing import check_missing, describe_missing, first_errors
 
 Scored = tuple[int, np.ndarray, np.ndarray]
 """A video: its index in the manifest, the (V, K) scores of its views, its target."""
@@ -53,12 +53,14 @@ class ViewEvaluation(pl.LightningModule):
         self.predictions: Predictions | None = None
         self._scored: list[Scored] = []
         self._failed: list[tuple[str, str]] = []
+        self._errors: dict[str, str] = {}
 
     def on_validation_epoch_start(self) -> None:
-        self._scored, self._failed = [], []
+        self._scored, self._failed, self._errors = [], [], {}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._failed += batch["failures"]
+        self._errors = batch.get("errors", {}) | self._errors
         real = batch["weights"] > 0
         indices, targets = batch["indices"][real].tolist(), batch["targets"][real].cpu().numpy()
         for index, target, video, clips in zip(indices, targets, batch["videos"], batch["frame_indices"], strict=True):
@@ -66,14 +68,15 @@ class ViewEvaluation(pl.LightningModule):
             self._scored.append((index, scores.cpu().numpy(), target))
 
     def on_validation_epoch_end(self) -> None:
-        failed = sorted(failure for of_rank in gather(self._failed) for failure in of_rank)
-        check_missing(failed, self.task.max_missing_eval)
+        of_ranks = gather((self._failed, self._errors))
+        failed = sorted(failure for of_rank, _ in of_ranks for failure in of_rank)
+        check_missing(failed, self.task.max_missing_eval, errors=first_errors(errors for _, errors in of_ranks))
         self.predictions = gather_predictions(self.task, self._scored, self.keys, self.protocol)
         metrics, absent = self.predictions.metrics(self.task.metrics.further)
         self.task.metrics.note_absent(absent)
         if failed:
             metrics["videos_missing"] = torch.tensor(float(len(failed)))
-            self.print(f"val: {describe_missing(len(self.predictions.keys), failed)}")
+            print_once(f"val: {describe_missing(len(self.predictions.keys), failed)}")
         self.log_dict({f"val/{name}": value.float() for name, value in metrics.items()})
 
 

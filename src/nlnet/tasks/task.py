@@ -17,7 +17,7 @@ from nlnet.evaluation.views import Views
 from nlnet.optim.parameter_groups import parameter_groups
 from nlnet.optim.total_steps import total_steps
 from nlnet.renamed import current_checkpoint
-from nlnet.tasks.missing import check_missing
+from nlnet.tasks.missing import check_missing, first_errors
 
 Batch = dict[str, Any]
 
@@ -68,6 +68,7 @@ class Task(pl.LightningModule):
         self.max_missing_eval = max_missing_eval
         self._optimizer, self._schedule, self._no_weight_decay = optimizer, schedule, no_weight_decay
         self._failed: list[tuple[str, str]] = []
+        self._errors: dict[str, str] = {}
 
     # ---- what a run asks the class before there is a task
 
@@ -111,6 +112,11 @@ class Task(pl.LightningModule):
 
     # ---- what a run asks the task
 
+    @property
+    def scorers(self) -> Sequence[nn.Module]:
+        """The modules whose outputs become scores: an evaluation in which one of them is not finite is stopped."""
+        return [self.net]
+
     def model_summary(self, data: Any) -> list[str]:
         """Lines to print before anything is trained: what the network is and costs, what is odd about the data."""
         parameters = sum(parameter.numel() for parameter in self.net.parameters())
@@ -125,7 +131,7 @@ class Task(pl.LightningModule):
 
     def reset(self) -> None:
         """Begin an evaluation."""
-        self._failed = []
+        self._failed, self._errors = [], {}
 
     def log_metrics(self, stage: str) -> None:
         """Log the metrics of the evaluation that ends, under `stage`/. Called on every rank."""
@@ -163,13 +169,16 @@ class Task(pl.LightningModule):
     def note_failures(self, batch: Batch) -> None:
         """Remember the samples of an evaluation's batch that could not be read."""
         self._failed += batch["failures"]
+        self._errors = batch.get("errors", {}) | self._errors
 
     def failures(self) -> list[tuple[str, str]]:
         """(key, cause) of the samples of this evaluation that could not be read, on all ranks.
 
         Raises UserError where they are more than `max_missing_eval`.
         """
-        failed = sorted(failure for of_rank in gather(self._failed) for failure in of_rank)
+        of_ranks = gather((self._failed, self._errors))
+        failed = sorted(failure for of_rank, _ in of_ranks for failure in of_rank)
         if not self.trainer.sanity_checking:
-            check_missing(failed, self.max_missing_eval, self.samples)
+            errors = first_errors(errors for _, errors in of_ranks)
+            check_missing(failed, self.max_missing_eval, self.samples, errors)
         return failed

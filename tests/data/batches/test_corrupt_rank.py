@@ -100,4 +100,5 @@ def test_the_gradient_is_that_of_the_samples_that_could_be_read(charades_shards,
         torch.testing.assert_close(ranks[0][t], expected, atol=1e-7, rtol=1e-5)
     messages = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
     assert messages[0] == messages[1]  # both ranks stop, for the same reason, though one of them has read everything
-    assert "4 of 8 training samples could not be read (4 checksum), 4 of them one after the other" in messages[0]
+    assert "4 of 8 training samples could not be read (4 checksum; the first checksum: train" in messages[0]
+    assert "), 4 of them one after the other" in messages[0]

@@ -10,8 +10,9 @@ from helpers.damage import TABLES, boxes, damaged, one_picture, picture_claiming
 from helpers.processes import run_process
 from nlnet.data.media.decode import decode_clip
 from nlnet.data.media.encode import encode_frames, transcode
-from nlnet.data.media.limits import MAX_FRAMES, excess
+from nlnet.data.media.limits import excess
 from nlnet.data.media.video import VideoError, count_frames, open_video, probe
+from nlnet.limits import FRAMES
 
 LIMIT_S, LIMIT_BYTES = 5.0, 600 << 20  # processor seconds and memory for one damaged video of a hundred kilobytes
 
@@ -117,8 +118,8 @@ def test_runs_of_frames_are_added_up() -> None:
     data = small_video()
     place = next(begin for kind, begin, _ in boxes(data) if kind == b"stts")
     changed = bytearray(data)
-    changed[place + 16 : place + 20] = (MAX_FRAMES + 1).to_bytes(4)
-    assert excess(bytes(changed)) == f"{MAX_FRAMES + 1:,} entries in stts"
+    changed[place + 16 : place + 20] = (FRAMES.most + 1).to_bytes(4)
+    assert excess(bytes(changed)) == f"{FRAMES.most + 1:,} entries in stts"
     assert excess(data) is None
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import math
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -136,3 +138,65 @@ def test_a_shard_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'k'"):
         write_shard(tmp_path / "s.tar", 0, [raw("k", 1), raw("k", 1)])
     assert not list(tmp_path.iterdir())
+
+
+HOSTILE = [None, True, 0.5, -1, -(2**70), 10**400, "x", "", "a\0b", [], [[]], {}, math.nan, math.inf, -math.inf, 1e308]
+HEAD = ("dataset", "split", "task", "classes", "groups", "shards", "sample", "samples", "details")
+PLACES = [
+    *(lambda c, v, name=name: c.__setitem__(name, v) for name in HEAD),
+    *(lambda c, v, k=k: c["samples"][0].__setitem__(k, v) for k in range(10)),
+    *(
+        lambda c, v, k=k: c["samples"][0].__setitem__(9, [[*[0, 0.0, 1.0][:k], v, *[0, 0.0, 1.0][k + 1 :]]])
+        for k in range(3)
+    ),
+    *(lambda c, v, k=k: c["shards"][0].__setitem__(k, v) for k in range(4)),
+    lambda c, v: c["samples"].__setitem__(1, v),
+    lambda c, v: c["samples"][0].__setitem__(9, [v]),
+    lambda c, v: c["shards"].__setitem__(0, v),
+    lambda c, v: c["classes"].__setitem__(0, v),
+    lambda c, v: c["groups"].__setitem__("local", v),
+    lambda c, v: c["groups"].__setitem__("local", [v]),
+    lambda c, v: c.update(task="detection", details={"categories": v}),
+    lambda c, v: c.update(task="detection", details={"categories": [{"id": v, "name": v}]}),
+]
+
+
+@pytest.mark.parametrize("place", range(len(PLACES)))
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:12])
+def test_a_value_of_a_wrong_type_is_refused_in_one_line_or_harmless(place: int, value: Any) -> None:
+    """What is read has the types that it says, wherever a hostile value stood."""
+    sys.set_int_max_str_digits(0)
+    try:
+        text = _edit(lambda c: PLACES[place](c, value))
+    finally:
+        sys.set_int_max_str_digits(4300)
+    try:
+        manifest = Manifest.from_json(text, "m.json")
+    except UserError as error:
+        said = str(error)
+        refused = said.startswith("m.json: ") and "\n" not in said and len(said) < 400
+        manifest = small_manifest() if refused else pytest.fail(said)
+    for sample in manifest.samples:
+        assert all(type(n) is int for n in (sample.shard, sample.offset, sample.length, sample.crc32, sample.frames))
+        assert (type(sample.key), type(sample.fps)) == (str, float)
+        assert all(tuple(map(type, label)) == (int, float, float) for label in sample.labels)
+    assert all(type(name) is str for name in manifest.classes)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda c: c["samples"][0].__setitem__(2, 0.5), "sample 0: offset is 0.5, not a whole number"),
+        (lambda c: c["samples"][0].__setitem__(0, 7), "sample 0: key is 7, not a text"),
+        (lambda c: c["samples"][0].__setitem__(6, math.nan), "sample 0: fps is nan, not a finite number"),
+        (lambda c: c["samples"][0].__setitem__(1, True), "sample 0: shard is True, not a whole number"),
+        (lambda c: c["samples"][0].__setitem__(9, [[0, [1], 2]]), "a label of sample 0: start is a list, not a number"),
+        (lambda c: c["classes"].__setitem__(1, 3), "class 1 is 3, not a text"),
+        (lambda c: c["samples"][0].__setitem__(0, "k" * 5000), "sample 0: key is a text of 5000 characters"),
+        (lambda c: c["shards"][0].__setitem__(2, 2**80), "shard 0: bytes is a whole number of 81 bits"),
+    ],
+)
+def test_a_wrong_type_is_named(edit: Callable[[dict[str, Any]], object], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Manifest.from_json(_edit(edit), "m.json")
+    assert words in str(caught.value)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from helpers.servers import s3_at, s3_server
+from nlnet import limits
 from nlnet.data.batches.loader import BatchLoader, ClipBatches, ClipSettings, RankSlice
 from nlnet.data.batches.sampling import ClipGeometry
 from nlnet.data.shards import storage
@@ -51,8 +52,8 @@ def test_what_is_not_there_is_named(bucket):
     with pytest.raises(UserError, match="the folder holds no shards"):
         load_manifest(f"{bucket}/nowhere", "charades", "val")
     with pytest.raises(FileNotFoundError):
-        storage.read_bytes(f"{bucket}/nothing.tar")
+        storage.read_bytes(f"{bucket}/nothing.tar", limits.SHARD)
     with pytest.raises(EOFError, match="wanted 100000000 bytes"):
         storage.read_range(f"{bucket}/charades-train-000000.tar", 0, 100_000_000)
     with pytest.raises(UserError, match="ftp"):
-        storage.read_bytes("ftp://host/a.tar")
+        storage.read_bytes("ftp://host/a.tar", limits.SHARD)

@@ -67,9 +67,8 @@ def uninterrupted(shards, tmp_path_factory):
 
 QUICK = [
     ("batch_start", 6, KILL, 1, []),
-    ("validation", 2, KILL, 2, []),
     ("validation", 5, INT, 1, []),
-    ("inside_step", 8, TERM, 2, []),
+    ("saving", 6, KILL, 1, []),
 ]
 MOMENTS = [
     (moment, count, number, accumulate, [])
@@ -78,11 +77,14 @@ MOMENTS = [
     for number in (KILL, TERM, INT)
     for accumulate in (1, 2)
 ]
+WHILE_SAVING = [("saving", count, KILL, 1, []) for count in range(2, 19)]
+IN_A_VALIDATION = [("validation", 2, KILL, 2, [])]
 WITH_WORKERS = [("inside_step", 5, KILL, 1, ["data.num_workers=2"]), ("validation", 4, TERM, 1, ["data.num_workers=2"])]
 WITHIN_AN_EPOCH = [("validation", n, s, 1, ["trainer.val_check_interval=2"]) for n in (2, 5) for s in (KILL, TERM)]
 AT_THE_LAST_STEP = [("batch_start", 4, TERM, 1, ["trainer.max_steps=4"])]
 FULL = [
-    pytest.param(*case, marks=pytest.mark.full) for case in MOMENTS + WITH_WORKERS + WITHIN_AN_EPOCH + AT_THE_LAST_STEP
+    pytest.param(*case, marks=pytest.mark.full)
+    for case in MOMENTS + IN_A_VALIDATION + WHILE_SAVING + WITH_WORKERS + WITHIN_AN_EPOCH + AT_THE_LAST_STEP
 ]
 
 
@@ -107,6 +109,7 @@ def test_a_killed_and_resumed_run_repeats_the_uninterrupted_one(
 
     rows, checkpoint = outcome(logs)
     assert rows == expected_rows
+    assert list(folder.rglob(".*")) == []  # nothing half-written is left
     assert checkpoint["global_step"] == expected["global_step"]
     assert all(torch.equal(value, checkpoint["state_dict"][name]) for name, value in expected["state_dict"].items())
     assert (

@@ -13,7 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from nlnet import limits
+from nlnet.checkpoints.guard.pickles import check_pickle
 from nlnet.errors import UserError
+from nlnet.limits import TooLarge
+from nlnet.reading import read_bytes
 
 _KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 _ENCODINGS = {"latin1", "latin-1", "iso-8859-1"}
@@ -27,6 +31,8 @@ _UNREADABLE = (
     LookupError,
     AttributeError,
     OverflowError,
+    MemoryError,
+    RecursionError,
 )
 
 
@@ -36,13 +42,17 @@ def read_blobs(path: Path) -> dict[str, np.ndarray]:
     Raises UserError if the file is not a pickle of a dictionary, or asks for anything but arrays, numbers and texts.
     """
     try:
-        content = _Reader(io.BytesIO(path.read_bytes())).load()
+        data = read_bytes(path, limits.WEIGHTS)
+        check_pickle(data)
+        content = _Reader(io.BytesIO(data)).load()
         blobs = content.get("blobs", content) if isinstance(content, Mapping) else content
         if not isinstance(blobs, Mapping):
             raise UserError(f"{path}: expected a dictionary of blobs, got {type(blobs).__name__}")
         return {str(name): blob.value() for name, blob in blobs.items() if isinstance(blob, _Array)}
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
+    except TooLarge as error:
+        raise UserError(f"{path}: {error}") from None
     except _UNREADABLE as error:
         raise UserError(f"{path}: not a Caffe2 file that can be read safely: {error}") from error
 

@@ -35,21 +35,21 @@ def read(path: Path, config: Path | None = None) -> Source:
     slow = first.shape[2] == 1
     model: dict[str, Any] = {"geometry": "sparse" if slow else "dense", "pool1_padding": 1, "pool1_frames": 1}
     model |= _from_keys(tensors)
-    if settings := _backbone(beside, config):
+    if settings := _backbone(beside, config, path):
         model |= _from_config(settings, slow, str(config or path))
     where = "Give config=FILE.py (--config), the file it was trained with, or {} itself."
     unknown = {name: where.format(name) for name in ("pairwise", "scale")}
     return Source(tensors, _rules(), model, unknown)
 
 
-def _backbone(beside: Mapping[str, Any], config: Path | None) -> Mapping[str, Any]:
+def _backbone(beside: Mapping[str, Any], config: Path | None, path: Path) -> Mapping[str, Any]:
     """The backbone's settings, from the file given or from the text that the checkpoint carries; empty if neither."""
     if config is not None:
         values = read_config(config)
     else:
         meta = beside.get("meta")
         text = meta.get("cfg") if isinstance(meta, Mapping) else None
-        values = parse(text) if isinstance(text, str) else {}
+        values = parse(text, f"{path}, meta.cfg") if isinstance(text, str) else {}
     backbone = (values.get("model") or {}).get("backbone") or {}
     if config is not None and not backbone:
         raise UserError(f"{config}: no model.backbone of plain values in it")

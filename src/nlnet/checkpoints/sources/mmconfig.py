@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nlnet import limits
 from nlnet.errors import UserError
+from nlnet.reading import read_text
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -14,29 +16,54 @@ def read_config(path: Path) -> dict[str, Any]:
     Understood are constants, lists, tuples, dictionaries, `dict(...)`, names assigned before, and sums of these;
     assignments of anything else are left out. Raises UserError if a file is missing or is no Python text.
     """
+    return _read(path, 0)
+
+
+def _read(path: Path, depth: int) -> dict[str, Any]:
+    limits.NESTING.check(depth, path)
     try:
-        values = parse(path.read_text(encoding="utf-8"))
+        values = parse(read_text(path, limits.SETTINGS), path)
     except OSError as error:
         raise UserError(f"{path}: the configuration cannot be read: {error}") from error
-    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path}: not a Python configuration: {error}") from error
     bases = values.pop("_base_", [])
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = _merge(merged, read_config(path.parent / base))
+    for base in bases if isinstance(bases, list | tuple) else [bases]:
+        merged = _merge(merged, _read(path.parent / str(base), depth + 1))
     return _merge(merged, values)
 
 
-def parse(text: str) -> dict[str, Any]:
-    """The plain values that the text of one configuration assigns, by name."""
+def parse(text: str, where: object) -> dict[str, Any]:
+    """The plain values that the text of one configuration assigns, by name. Raises UserError."""
+    limits.SETTINGS.check(len(text), where)
     values: dict[str, Any] = {}
-    for node in ast.parse(text).body:
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{where}: not a Python configuration: {reason}") from None
+    for node in body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             try:
-                values[node.targets[0].id] = _value(node.value, values)
-            except (ValueError, TypeError, KeyError):
-                continue
+                value = _value(node.value, values)
+                _check_parts(value, where)
+                values[node.targets[0].id] = value
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                if isinstance(error, UserError):
+                    raise
     return values
+
+
+def _check_parts(value: Any, where: object) -> None:
+    """Lists of lists of the same list are few bytes, and more parts than anybody can go through."""
+    left, parts = [value], 0
+    while left:
+        item = left.pop()
+        parts += len(item) if isinstance(item, str) else 1
+        limits.PARTS.check(parts, where)
+        if isinstance(item, dict):
+            left += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple):
+            left += item
 
 
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nlnet.checkpoints.sources.source import NORM, Rules, Source, leaves, read_torch
 from nlnet.errors import UserError
+from nlnet.reading import parse_yaml, read_yaml
 
 _PAIRWISE = {"softmax": "embedded_gaussian", "dot_product": "dot_product"}
 
@@ -23,11 +22,8 @@ def read(path: Path, config: Path | None = None) -> Source:
     tensors, beside = read_torch(path, "model_state")
     if any("pathway1_" in key for key in tensors):
         raise UserError(f"{path}: a SlowFast network with two pathways; only C2D, I3D and Slow can be converted")
-    text = config.read_text(encoding="utf-8") if config else beside.get("cfg")
-    try:
-        settings = yaml.safe_load(text) if isinstance(text, str) else None
-    except yaml.YAMLError as error:
-        raise UserError(f"{config or path}: its configuration is no plain YAML: {error}") from error
+    text = beside.get("cfg")
+    settings = read_yaml(config) if config else parse_yaml(text, f"{path}, cfg") if isinstance(text, str) else None
     model: dict[str, Any] = {"geometry": "sparse", "pool1_padding": 1, "scale": True}
     model["nonlocal_options"] = {"preset": "official"}
     if isinstance(settings, Mapping):

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nlnet import limits
 from nlnet.data.annotations.coco_check import Problem, check_content, describe
 from nlnet.data.annotations.records import Annotations, Labels, Record
 from nlnet.errors import UserError
+from nlnet.reading import read_json
 
 PREFIXES = ("instances_", "person_keypoints_")
 _KEYPOINT_FIELDS = ("keypoints", "num_keypoints")
@@ -41,7 +43,8 @@ def read_coco(source: Path) -> Annotations:
     """
     contents, problems = _load(source)
     if problems:
-        raise UserError(f"annotations={source}: {describe(problems)}\nfix the files; nothing was read from them")
+        first, *further = describe(problems)
+        raise UserError(f"annotations={source}: {first}", *further, "fix the files; nothing was read from them")
     categories = next(iter(contents.values()))["categories"]
     class_of = {row["id"]: k for k, row in enumerate(categories)}
     records = [
@@ -104,8 +107,8 @@ def _load(source: Path) -> tuple[dict[str, Any], list[Problem]]:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(path, limits.ANNOTATIONS, limits.ANNOTATION_MEMORY)
+    except OSError as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}") from None
 
 

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nlnet.data.annotations.coco_masks import run_lengths
-from nlnet.data.media.limits import MAX_PIXELS
+from nlnet import limits
+from nlnet.data.annotations.coco_masks import outline, run_lengths
 
 LISTS = ("images", "annotations", "categories")
 _SHOWN = 20  # mistakes in one message
@@ -46,7 +46,7 @@ def check_image(row: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(where, "no file name", f"file_name is {row.get('file_name')!r}")
     width, height = row.get("width"), row.get("height")
     whole = _whole(width) and _whole(height)
-    if not whole or not 0 < width * height <= MAX_PIXELS or width < 1:  # type: ignore[operator]
+    if not whole or not 0 < width * height <= limits.PIXELS.most or width < 1:  # type: ignore[operator]
         yield Problem(where, "bad image size", f"width is {width!r}, height is {height!r}")
 
 
@@ -80,14 +80,14 @@ def keypoint_counts(categories: Iterable[Mapping[str, Any]]) -> dict[Any, int]:
     return {_id(row): len(row.get("keypoints") or ()) for row in categories}
 
 
-def describe(problems: Sequence[Problem]) -> str:
-    """All of them for a message: how many of each kind, then one a line."""
+def describe(problems: Sequence[Problem]) -> list[str]:
+    """All of them as the lines of a message: how many of each kind, then one a line."""
     counts = Counter(problem.cause for problem in problems)
     lines = [f"  {p.where}: {p.cause}: {p.detail}" for p in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"  ... and {len(problems) - _SHOWN:,} more")
     kinds = ", ".join(f"{count:,} {cause}" for cause, count in counts.most_common())
-    return "\n".join([f"{len(problems):,} mistakes ({kinds})", *lines])
+    return [f"{len(problems):,} mistakes ({kinds})", *lines]
 
 
 def _identities(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -137,6 +137,8 @@ def _segmentation(value: Any, image: Mapping[str, Any] | None) -> Iterator[tuple
             yield "bad polygon", f"{len(polygon)} numbers, expected pairs for at least three corners"
         elif image is not None and max(map(abs, polygon)) > _far(image):
             yield "bad polygon", f"a corner at {max(polygon, key=abs):g}, far outside of the image"
+        elif image is not None and len(polygon) * _far(image) > limits.OUTLINE.most < (long := outline([polygon])):
+            yield "bad polygon", str(limits.OUTLINE.excess(amount=int(long)))
 
 
 def _far(image: Mapping[str, Any]) -> float:

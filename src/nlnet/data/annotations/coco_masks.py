@@ -49,6 +49,14 @@ def rle_mask(rle: dict[str, Any]) -> np.ndarray:
     return np.repeat(values, runs).reshape(width, height).T
 
 
+def outline(segmentation: Any) -> float:
+    """The length in pixels of the longest polygon's border; 0 for run lengths. Drawing takes memory by it."""
+    if isinstance(segmentation, dict):
+        return 0.0
+    corners = [np.reshape(points, (-1, 2)) for points in segmentation]
+    return max((float(np.abs(xy - np.roll(xy, 1, 0)).max(1).sum()) for xy in corners), default=0.0)
+
+
 def polygon_mask(polygons: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
     """(H, W) uint8, 1 inside any of the polygons [x1, y1, x2, y2, ...], by COCO's own rule for borders."""
     from pycocotools import mask

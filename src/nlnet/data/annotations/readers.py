@@ -67,7 +67,8 @@ def _check(annotations: Annotations, where: str) -> None:
                 raise UserError(f"{where}: {record.video} has a label from {start} s to {end} s")
     for split in {record.split for record in annotations.records} if annotations.images else ():
         if problems := check_content(_content(annotations, split, where)):
-            raise UserError(f"{where}, split {split}: {describe(problems)}")
+            first, *further = describe(problems)
+            raise UserError(f"{where}, split {split}: {first}", *further)
 
 
 def _content(annotations: Annotations, split: str, where: str) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """Tables of annotations: CSV files, lists of classes, times."""
 
 import csv
+import io
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nlnet import limits
 from nlnet.errors import UserError
+from nlnet.reading import open_regular, read_text
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -14,7 +18,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
     Raises UserError that names file, line and value.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open_regular(path) as raw, io.TextIOWrapper(raw, newline="", encoding="utf-8-sig") as file:
+            limits.ANNOTATIONS.check(os.fstat(raw.fileno()).st_size, path)
             reader = csv.DictReader(file)
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
@@ -38,8 +43,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
 def read_class_list(path: Path) -> list[str]:
     """The names in a file with one class a line. Raises UserError for a name that occurs twice, and for none."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in read_text(path).splitlines()]
+    except OSError as error:
         raise UserError(f"{path}: cannot be read as text in UTF-8: {error}") from None
     names = [line for line in lines if line]
     twice = {name for name in names if names.count(name) > 1}

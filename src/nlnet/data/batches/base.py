@@ -131,6 +131,7 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
             "indices": torch.from_numpy(indices),
             "padding": torch.from_numpy(~real),
             "failures": [(self.manifest.samples[i].key, slot.cause) for slot, i in failed],
+            "errors": {slot.cause: slot.detail for slot, _ in reversed(failed)},
             "reading": {"bytes": count, "retries": retries, "seconds": 0.0},
         }
 
@@ -189,6 +190,7 @@ def complete_batch(batch: Batch, indices: Tensor) -> Batch:
         `indices` (B,);
         `padding` (B,): true for a slot that only pads the batch;
         `failures`: a list of (key, cause) of the samples that could not be read;
+        `errors`: by cause, what went wrong with the first of them;
         `reading`: the `bytes` that were read for it, the `retries` and the `seconds` that it was waited for.
         Here every sample was read, and nothing is known of the reading.
     """
@@ -197,6 +199,7 @@ def complete_batch(batch: Batch, indices: Tensor) -> Batch:
         "indices": indices,
         "padding": torch.zeros(len(indices), dtype=torch.bool),
         "failures": [],
+        "errors": {},
         "reading": {"bytes": 0, "retries": 0, "seconds": 0.0},
         **batch,
     }

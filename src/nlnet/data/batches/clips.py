@@ -85,7 +85,7 @@ class ClipBatches(ShardBatches[Sample, Clip]):
 
     def decode(self, sample: Sample, members: dict[str, bytes], epoch: int) -> Clip:
         # From (seed, epoch, sample): what a sample looks like depends on no other sample and on no history.
-        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(sample.key.encode())))
+        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(sample.key.encode(errors="surrogatepass"))))
         crop, indices = self._choose(sample, rng)
         colors = color_factors(self.view.color_jitter if self.view.train else 0.0, rng)
         frames = decode_frames(sample, video_member(sample, members), indices, crop, self.view.decoder)

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nlnet import limits
 from nlnet.data.batches.images import ImageBatches
 from nlnet.data.prepare.folder import FolderSplit
 from nlnet.data.shards.manifest import Sample
 from nlnet.data.shards.reader import Located, Outcome, SampleError, SampleReader
 from nlnet.data.shards.storage import Traffic
+from nlnet.limits import TooLarge
+from nlnet.reading import read_bytes
 
 
 class FolderBatches(ImageBatches):
@@ -42,9 +45,12 @@ class FileSamples:
 
     def _read(self, sample: Located) -> Outcome:
         try:
-            data = self.paths[sample.key].read_bytes()
+            data = read_bytes(self.paths[sample.key], limits.SAMPLE)
+        except TooLarge as error:
+            return SampleError(error.cause, f"{sample.key}: {error}")
         except OSError as error:
-            cause = "missing file" if isinstance(error, FileNotFoundError) else "unreadable"
+            causes = {FileNotFoundError: "missing file", PermissionError: "permission denied"}
+            cause = causes.get(type(error), "unreadable")
             return SampleError(cause, f"{sample.key}: {error}")
         self.traffic.add(len(data))
         return data

@@ -1,6 +1,5 @@
 """Batches of images with their objects: read, mirrored, resized, the objects with them."""
 
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nlnet import limits
 from nlnet.data.annotations.coco_categories import Categories
 from nlnet.data.annotations.coco_check import check_annotation, check_image, keypoint_counts
-from nlnet.data.annotations.coco_masks import given_mask
+from nlnet.data.annotations.coco_masks import given_mask, outline
 from nlnet.data.batches.base import Batch, Listing, RankSlice, ShardBatches
 from nlnet.data.media.images import ImageError, decode_image
 from nlnet.data.media.suffixes import IMAGE_MEMBERS
 from nlnet.data.shards.manifest import Sample
 from nlnet.data.shards.reader import SampleError
 from nlnet.data.shards.source import DEFAULTS, ReadSettings
+from nlnet.errors import UserError
+from nlnet.reading import parse_json
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class ImageBatches(ShardBatches[Sample, Picture]):
 
     def _frame(self, sample: Sample, epoch: int) -> Frame:
         # From (seed, epoch, sample): what a sample looks like depends on no other sample and on no history.
-        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(sample.key.encode())))
+        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(sample.key.encode(errors="surrogatepass"))))
         view = self.view
         short = view.short_sides[int(rng.integers(len(view.short_sides)))] if view.train else view.short_sides[-1]
         flip = bool(view.train and view.flip and rng.integers(0, 2))
@@ -163,13 +165,13 @@ class ImageBatches(ShardBatches[Sample, Picture]):
     def _annotations(self, sample: Sample, text: bytes) -> tuple[int, list[dict[str, Any]]]:
         """The image's id and its records: checked, since whoever made the shards may not have. Raises SampleError."""
         try:
-            content = json.loads(text)
+            content = parse_json(text, "")
             image, rows = content["image"], content["annotations"]
             image_id = int(image["id"])
             problems = list(check_image(image))
             for row in rows:
                 problems += check_annotation(row, image, self._keypoint_counts)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SampleError("malformed", f"{sample.key}: its .json holds no COCO records ({error})") from error
         if problems or (image["width"], image["height"]) != (sample.width, sample.height):
             detail = ": ".join(problems[0]) if problems else "its .json has another size than the manifest"
@@ -235,6 +237,12 @@ def _masks(rows: Sequence[dict[str, Any]], placed: Frame) -> Tensor:
     missing = [row.get("id") for row in rows if "segmentation" not in row]
     if missing:
         raise SampleError("no mask", f"annotation {missing[0]} has no segmentation, which data.masks=true needs")
+    longest = max((outline(row["segmentation"]) for row in rows), default=0) * max(placed.scale_xy)
+    try:
+        limits.MASKS.check(len(rows) * max(height * width, placed.height * placed.width))
+        limits.OUTLINE.check(int(longest))
+    except limits.TooLarge as error:
+        raise SampleError("too large", str(error)) from error
     masks = [given_mask(row["segmentation"], placed.scale_xy, height, width, placed.flip) for row in rows]
     return torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, height, width, dtype=torch.uint8)
 

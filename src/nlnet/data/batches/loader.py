@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from nlnet.data.batches.base import Batch, RankSlice, ShardBatches
 from nlnet.data.batches.clips import ClipBatches, ClipSettings, read_video
+from nlnet.data.batches.workers import TIMEOUT_S, WorkerWatch, report_to
 
 __all__ = ["Batch", "BatchLoader", "ClipBatches", "ClipSettings", "RankSlice", "read_video"]
 
@@ -35,17 +37,25 @@ class BatchLoader:
 
     `state_dict()` is the position of the batch that comes next, `{"epoch", "t"}`, equal on all ranks. A pass that is
     left early does not come back: the next one starts the next epoch. With `repeat_epoch` every pass is the first
-    epoch, for overfitting a few batches on purpose. A batch's `reading["seconds"]` is how long it was waited for.
+    epoch, for overfitting a few batches on purpose. A batch's `reading["seconds"]` is how long it was waited for; for
+    more than `worker_timeout_s`, or for a worker that is gone, UserError is raised.
     """
 
     def __init__(
-        self, batches: ShardBatches[Any, Any], num_workers: int = 0, *, prefetch: int = 2, repeat_epoch: bool = False
+        self,
+        batches: ShardBatches[Any, Any],
+        num_workers: int = 0,
+        *,
+        prefetch: int = 2,
+        repeat_epoch: bool = False,
+        worker_timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.batches, self.repeat_epoch = batches, repeat_epoch
         self.epoch, self.t = 0, 0
         self._resumed = False
         self._positions = _Positions(len(batches))
         workers: dict[str, Any] = {}
+        errors, report = multiprocessing.Pipe(duplex=False)
         if num_workers > 0:
             # A forked worker would hang in the object-store client, whose threads a fork does not copy.
             torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["nlnet.data.batches.loader"])
@@ -53,7 +63,7 @@ class BatchLoader:
                 "multiprocessing_context": "forkserver",
                 "prefetch_factor": prefetch,
                 "persistent_workers": True,
-                "worker_init_fn": partial(_start_worker, dict(os.environ)),
+                "worker_init_fn": partial(_start_worker, dict(os.environ), report),
             }
         self._loader: DataLoader[Batch] = DataLoader(
             batches,
@@ -65,6 +75,7 @@ class BatchLoader:
             generator=torch.Generator().manual_seed(0),
             **workers,
         )
+        self._watched = WorkerWatch(self._loader, worker_timeout_s, errors) if num_workers > 0 else self._loader
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -79,7 +90,7 @@ class BatchLoader:
         self._resumed = False
         self._positions.epoch, self._positions.start = self.epoch, self.t
         began = time.perf_counter()
-        for batch in self._loader:
+        for batch in self._watched:
             batch["reading"]["seconds"] = time.perf_counter() - began
             if self.batches.train:
                 # The position moves on before the batch is handed out, the epoch's end included: the trainer saves
@@ -99,6 +110,9 @@ class BatchLoader:
         return {"epoch": self.epoch, "t": self.t}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on at a position that `state_dict` gave. Raises ValueError for what is none."""
+        if not all(isinstance(state[name], int) and state[name] >= 0 for name in ("epoch", "t")):
+            raise ValueError(f"epoch {state['epoch']!r}, t {state['t']!r} is no position in the data")
         self.epoch, self.t = state["epoch"], state["t"]
         self._resumed = True
 
@@ -107,11 +121,12 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(environment: dict[str, str], _worker: int) -> None:
+def _start_worker(environment: dict[str, str], errors: Connection, _worker: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM reach every process; the main one decides, and may still want a few batches."""
     os.environ.update(environment)  # the server that workers come from may have been started under another one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
+    report_to(errors)
     threading.Thread(target=_leave_with_main, daemon=True).start()
 
 

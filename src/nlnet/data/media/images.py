@@ -1,13 +1,31 @@
 """Encoded images: their size, and their pixels."""
 
 import io
+import struct
+import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from nlnet.data.media.limits import MAX_PIXELS
+from nlnet import limits
 from nlnet.data.media.suffixes import IMAGE_FORMATS
 
-_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError)
+UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    EOFError,
+    MemoryError,
+)
+"""What a damaged image makes the decoder raise."""
+
+
+# PIL's own warning of large pictures; those beyond the limit are refused here
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(ValueError):
@@ -25,10 +43,14 @@ def open_image(data: bytes) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data), formats=list(IMAGE_FORMATS))
-    except _UNREADABLE as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("too large", str(error)) from error
+    except UNREADABLE as error:
         raise ImageError("undecodable", f"neither a JPEG nor a PNG image ({error})") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError("too large", f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are read")
+    try:
+        limits.PIXELS.check(image.width * image.height)
+    except limits.TooLarge as error:
+        raise ImageError("too large", f"{image.width} x {image.height} pixels; {error}") from error
     return image
 
 
@@ -47,7 +69,7 @@ def decode_image(data: bytes, width: int, height: int) -> Image.Image:
             turned = ImageOps.exif_transpose(image)
             if turned.size == (width, height):
                 return turned.convert("RGB")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ImageError("undecodable", str(error)) from error
     size = f"{image.width} x {image.height}"
     raise ImageError("mismatch", f"the image has {size} pixels, its annotations are of {width} x {height}")

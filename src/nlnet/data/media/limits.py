@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-MAX_PIXELS = 1 << 24  # 4,096 x 4,096
-MAX_FRAMES = 1 << 20  # almost ten hours at 30 frames per second
+from nlnet import limits
 
 # Table -> bytes between its name and its number of entries. In `stts` and `ctts` every entry is a run of samples.
 _TABLES = {b"stsz": 8, b"stz2": 8, b"stts": 4, b"ctts": 4, b"stss": 4, b"stsc": 4, b"stco": 4, b"co64": 4, b"trun": 4}
@@ -20,7 +19,7 @@ _RUNS = (b"stts", b"ctts")
 
 
 def excess(data: bytes | mmap.mmap) -> str | None:
-    """What an MP4 claims beyond MAX_FRAMES, in words; None where it claims nothing absurd or is no MP4.
+    """What an MP4 claims beyond `nlnet.limits.FRAMES`, in words; None where it claims nothing absurd or is no MP4.
 
     Looks at the tables wherever they stand outside the pictures (`mdat`), since FFmpeg does not mind where they are.
     """
@@ -32,7 +31,7 @@ def excess(data: bytes | mmap.mmap) -> str | None:
             return "a compressed header"
         for match in _NAMES.finditer(header):
             claimed = _claim(header, match.group(), match.end())
-            if claimed > MAX_FRAMES:
+            if claimed > limits.FRAMES.most:
                 return f"{claimed:,} entries in {match.group().decode()}"
     return None
 
@@ -57,7 +56,7 @@ def _headers(data: bytes | mmap.mmap) -> Iterator[tuple[int, int]]:
 def _claim(header: bytes, name: bytes, at: int) -> int:
     start = at + _TABLES[name]
     count = int.from_bytes(header[start : start + 4])
-    if name not in _RUNS or count > MAX_FRAMES:
+    if name not in _RUNS or count > limits.FRAMES.most:
         return count
     runs = header[start + 4 : start + 4 + 8 * count]
     pairs = np.frombuffer(runs[: len(runs) // 8 * 8], ">u4").reshape(-1, 2)

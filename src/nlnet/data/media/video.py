@@ -19,7 +19,8 @@ from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from nlnet.data.media.limits import MAX_FRAMES, MAX_PIXELS, excess
+from nlnet import limits
+from nlnet.data.media.limits import excess
 
 Box = tuple[int, int, int, int]
 """A part of the upright picture: top, left, height, width in pixels."""
@@ -27,7 +28,6 @@ Box = tuple[int, int, int, int]
 # Video files and nothing else: FFmpeg would also take a playlist, and open what it names.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,m4v"
 _CONTAINER_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-_CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 
 
 class VideoError(ValueError):
@@ -58,7 +58,7 @@ def open_video(source: bytes | Path) -> Iterator[tuple[InputContainer, VideoStre
     """Opens a video and its largest video stream (the first of equals; cover pictures do not count).
 
     Whatever the demuxer or a decoder raises inside the block becomes VideoError("undecodable"), a file without such
-    a stream VideoError("no video stream"), and one that claims more than nlnet.data.media.limits allows
+    a stream VideoError("no video stream"), and one that claims more than nlnet.limits allows
     VideoError("too large"), before it costs anything. A file that cannot be opened raises OSError.
     """
     try:
@@ -74,14 +74,14 @@ def open_video(source: bytes | Path) -> Iterator[tuple[InputContainer, VideoStre
             if not streams:
                 raise VideoError("undecodable", "its codec is unknown")
             stream = max(streams, key=lambda s: s.width * s.height)
-            if stream.width * stream.height > MAX_PIXELS:
+            if stream.width * stream.height > limits.PIXELS.most:
                 raise VideoError("too large", f"{stream.width} x {stream.height}")
             for other in container.streams:
                 if other.index != stream.index:
                     other.discard = Discard.all
             # One thread: the default threading is slower on clips and its speed is erratic.
             stream.thread_count = 1
-            stream.codec_context.options = _CODEC_OPTIONS
+            stream.codec_context.options = _codec_options()
             yield container, stream
     except av.FFmpegError as error:
         raise VideoError("undecodable", error.strerror or str(error)) from error
@@ -99,7 +99,11 @@ def _open(source: bytes | Path, file: BinaryIO) -> InputContainer:
     if claim:
         raise VideoError("too large", claim)
     # Titles and the like may be in any encoding, or damaged.
-    return av.open(file, "r", options=_CODEC_OPTIONS, container_options=_CONTAINER_OPTIONS, metadata_errors="replace")
+    return av.open(file, "r", options=_codec_options(), container_options=_CONTAINER_OPTIONS, metadata_errors="replace")
+
+
+def _codec_options() -> dict[str, str]:
+    return {"max_pixels": str(limits.PIXELS.most)}
 
 
 def has_exact_times(container: InputContainer) -> bool:
@@ -110,7 +114,7 @@ def has_exact_times(container: InputContainer) -> bool:
 def packets_of(container: InputContainer, stream: VideoStream) -> list[Packet]:
     """The packets that hold frames: an empty one (the end, or a frame the camera dropped) would flush the decoder."""
     packets = [packet for packet in container.demux(stream) if packet.size]
-    if len(packets) > MAX_FRAMES:
+    if len(packets) > limits.FRAMES.most:
         raise VideoError("too large", f"{len(packets):,} frames")
     return packets
 

@@ -7,6 +7,9 @@ import pytorch_lightning as pl
 
 from nlnet.data.batches.base import RankSlice, ShardBatches
 from nlnet.data.batches.loader import BatchLoader
+from nlnet.data.batches.workers import TIMEOUT_S
+from nlnet.data.modules.fingerprint import Fingerprint, fingerprint, hashed_keys, hashed_samples
+from nlnet.data.shards.manifest import Manifest
 from nlnet.data.shards.source import ReadSettings
 from nlnet.errors import UserError
 
@@ -27,6 +30,9 @@ class DataModule(pl.LightningDataModule):
     groups: Mapping[str, Sequence[int]] = {}
     """Named sets of class indices that are reported apart."""
 
+    train_keys: Sequence[str] = ()
+    """The names of the training samples by index, for messages; their numbers if empty."""
+
     val_keys: Sequence[str] = ()
     """The names of the validation samples by index; their numbers if empty."""
 
@@ -39,6 +45,9 @@ class DataModule(pl.LightningDataModule):
     max_consecutive_failures: int = 100
     """Unreadable training samples in a row, on one rank, after which training stops."""
 
+    worker_timeout_s: float = TIMEOUT_S
+    """Seconds that a loader process may give nothing while it is waited for."""
+
     def __init__(self) -> None:
         super().__init__()
         self._loaders: list[BatchLoader] = []
@@ -49,6 +58,10 @@ class DataModule(pl.LightningDataModule):
             loader.close()
         self._loaders.clear()
 
+    def fingerprint(self) -> Fingerprint:
+        """What a run that goes on, and every rank, has to find again; see `nlnet.data.modules.fingerprint`."""
+        return fingerprint(self.classes, self.groups, hashed_keys(self.train_keys), hashed_keys(self.val_keys))
+
     def ranks(self) -> tuple[int, int]:
         """Which of how many ranks this is; 0 of 1 without a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -56,7 +69,8 @@ class DataModule(pl.LightningDataModule):
     def hand_out(self, batches: ShardBatches[Any, Any], num_workers: int) -> BatchLoader:
         """A loader of `batches`."""
         overfit = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        self._loaders.append(BatchLoader(batches, num_workers, repeat_epoch=overfit))
+        timeout = self.worker_timeout_s
+        self._loaders.append(BatchLoader(batches, num_workers, repeat_epoch=overfit, worker_timeout_s=timeout))
         return self._loaders[-1]
 
 
@@ -72,6 +86,7 @@ class ShardDataModule(DataModule):
         max_missing_eval: how many validation samples may be unreadable before validation stops.
         max_skipped: fraction of unreadable training samples above which training stops.
         max_consecutive_failures: unreadable training samples in a row, on one rank, after which training stops.
+        worker_timeout_s: seconds that a loader process may give nothing while a batch is waited for.
         read_timeout_s: seconds after which a read that keeps failing is given up.
         parallel_reads: requests in flight, per loader process.
         read_ahead_mb: megabytes that are read ahead, per loader process.
@@ -80,6 +95,9 @@ class ShardDataModule(DataModule):
         allow_pipe: run the commands in `pipe:` URLs.
         seed: of order and augmentation.
     """
+
+    train: Manifest
+    val: Manifest
 
     def __init__(
         self,
@@ -92,6 +110,7 @@ class ShardDataModule(DataModule):
         max_missing_eval: int = 0,
         max_skipped: float = 0.05,
         max_consecutive_failures: int = 100,
+        worker_timeout_s: float = TIMEOUT_S,
         read_timeout_s: float = 60,
         parallel_reads: int = 8,
         read_ahead_mb: float = 128,
@@ -104,8 +123,13 @@ class ShardDataModule(DataModule):
         self.shards, self.seed, self.num_workers, self.window = str(shards), seed, num_workers, shuffle_shards
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.max_missing_eval, self.max_skipped = max_missing_eval, max_skipped
-        self.max_consecutive_failures = max_consecutive_failures
+        self.max_consecutive_failures, self.worker_timeout_s = max_consecutive_failures, worker_timeout_s
+        if not worker_timeout_s > 0:
+            raise UserError(f"data.worker_timeout_s={worker_timeout_s}: give seconds, more than 0")
         self.settings = ReadSettings(read_timeout_s, parallel_reads, read_ahead_mb, cache_dir, cache_gb, allow_pipe)
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint(self.classes, self.groups, hashed_samples(self.train), hashed_samples(self.val))
 
     def train_dataloader(self) -> BatchLoader:
         return self._loader(train=True)

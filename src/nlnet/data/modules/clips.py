@@ -66,7 +66,7 @@ class ClipDataModule(ShardDataModule):
             raise UserError(f"{self.shards}: the splits {train_split} and {val_split} name different classes")
         self.check_fills_a_batch(len(self.train.samples), "samples")
         self.kind, self.classes, self.groups = self.train.task, self.train.classes, self.train.groups
-        self.val_keys = [sample.key for sample in self.val.samples]
+        self.train_keys, self.val_keys = ([sample.key for sample in m.samples] for m in (self.train, self.val))
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:

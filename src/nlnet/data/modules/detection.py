@@ -11,6 +11,7 @@ from nlnet.data.batches.base import RankSlice
 from nlnet.data.batches.folder import FolderBatches
 from nlnet.data.batches.images import ImageBatches, ImageSettings, object_area
 from nlnet.data.modules.base import ShardDataModule
+from nlnet.data.modules.fingerprint import Fingerprint, fingerprint, hashed_samples
 from nlnet.data.prepare.folder import FolderSplit, is_plain, read_folder
 from nlnet.data.shards.coco import read_truth
 from nlnet.data.shards.find import is_pattern, load_manifest
@@ -73,6 +74,7 @@ class DetectionDataModule(ShardDataModule):
         if skip_empty:
             self.train = self._without_empty(self.train)
         self.check_fills_a_batch(len(self.train.samples), "images")
+        self.train_keys, self.val_keys = ([sample.key for sample in m.samples] for m in (self.train, self.val))
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -103,6 +105,11 @@ class DetectionDataModule(ShardDataModule):
         rows = [row for row in content["annotations"] if row["category_id"] in self.categories.label_of]
         annotations = [filled_in(row, self.num_keypoints) for row in rows]
         return {**content, "annotations": annotations, "categories": list(self.categories.rows), "info": {}}
+
+    def fingerprint(self) -> Fingerprint:
+        notes = [files.notes for files in self._files] or [{}, {}]
+        train, val = (hashed_samples(m, rows) for m, rows in zip((self.train, self.val), notes, strict=True))
+        return fingerprint(self.classes, self.groups, train, val)
 
     def batches(self, rank_slice: RankSlice, *, train: bool) -> ImageBatches:
         make: Callable[..., ImageBatches] = ImageBatches

@@ -13,6 +13,7 @@ class ViewDataModule(DataModule):
     def __init__(self, data: ClipDataModule, clips: int, starts: str) -> None:
         super().__init__()
         self.data, self.clips, self.starts = data, clips, starts
+        self.worker_timeout_s = data.worker_timeout_s
 
     def val_dataloader(self) -> BatchLoader:
         data = self.data

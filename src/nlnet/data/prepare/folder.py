@@ -49,7 +49,8 @@ def read_folder(folder: Path, dataset: str, splits: Sequence[str]) -> list[Folde
             raise UserError(f"data.shards={folder}: no annotations of a split {split}; {nearest(split, plan.splits)}")
     if missing := _missing(plan, splits):
         fix = "add the images, or use the annotations of those here"
-        raise UserError(f"data.shards={folder}: {describe(missing)}\n{fix}")
+        first, *further = describe(missing)
+        raise UserError(f"data.shards={folder}: {first}", *further, fix)
     return [_split(plan, dataset, split) for split in splits]
 
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nlnet.data.shards.manifest import write_atomic
 from nlnet.data.shards.storage import is_remote
 from nlnet.errors import UserError
+from nlnet.saving import write_bytes
 
 SCHEMES = ("s3", "gs", "az")
 
@@ -40,7 +40,7 @@ class Folder:
         """Puts `data` there under `name`."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        write_bytes(path, data)
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Path]:

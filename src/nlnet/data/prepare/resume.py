@@ -9,6 +9,7 @@ from nlnet.data.prepare.plan import Failure, Plan
 from nlnet.data.prepare.settings import Settings
 from nlnet.data.shards.manifest import Sample, Shard
 from nlnet.errors import UserError
+from nlnet.reading import parse_json
 
 FOLDER = ".parts"
 _PLAN = f"{FOLDER}/plan.json"
@@ -30,7 +31,7 @@ def check_fingerprint(settings: Settings, plan: Plan, output: Folder | Bucket) -
     fix = "choose another folder with out=, or delete this one"
     before = output.read(_PLAN)
     if before is not None:
-        theirs = json.loads(before)
+        theirs = parse_json(before, f"{settings.out}/{_PLAN}")
         if theirs != mine:
             raise UserError(f"out={settings.out} holds shards made differently ({_changes(theirs, mine)}); {fix}")
     elif others := [name for name in output.names() if name.endswith((".tar", "-manifest.json")) and name[0] != "."]:
@@ -54,7 +55,7 @@ def load_part(output: Folder | Bucket, fingerprint: str, tar: str) -> Part | Non
     before = output.read(_name(tar))
     if before is None:
         return None
-    content = json.loads(before)
+    content = parse_json(before, _name(tar))
     shard = Shard(**content["shard"])
     if content["digest"] != fingerprint or (shard.samples and output.size(shard.name) != shard.bytes):
         return None

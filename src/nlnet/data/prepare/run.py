@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
+from nlnet import limits
 from nlnet.data.media.encode import transcode
 from nlnet.data.media.images import ImageError
 from nlnet.data.media.video import VideoError, count_frames, probe
@@ -27,13 +28,16 @@ from nlnet.data.shards.manifest import Manifest, manifest_name
 from nlnet.data.shards.storage import join
 from nlnet.data.shards.writer import RawSample, write_shard
 from nlnet.errors import UserError
+from nlnet.limits import TooLarge
 from nlnet.progress import Progress
+from nlnet.reading import read_bytes
+from nlnet.text import cell, say
 
 # A file this much longer than the segment of its row still has to be cut.
 _SLACK_S = 1.0
 
 
-def prepare(settings: Settings, say: Callable[[str], None] = print) -> list[str]:
+def prepare(settings: Settings, say: Callable[[str], None] = say) -> list[str]:
     """Writes shards, manifests and `failures.csv` into `settings.out`; returns the paths or URLs of the manifests.
 
     Run again after an interruption, it makes what is missing; the bytes are those of an undisturbed run. With
@@ -88,7 +92,7 @@ def read_sample(item: Item, settings: Settings, images: bool) -> RawSample | Fai
         info = probe(video)
         if settings.encode == "copy" and (decoded := count_frames(video)) != info.frames:
             raise VideoError("undecodable", f"{decoded} of {info.frames} frames can be decoded")
-    except (VideoError, ImageError) as error:
+    except (VideoError, ImageError, TooLarge) as error:
         return Failure(record.split, record.video, error.cause, str(error))
     except OSError as error:
         return Failure(record.split, record.video, "unreadable", f"{item.path}: {error.strerror}")
@@ -104,7 +108,7 @@ def _video(item: Item, settings: Settings) -> bytes:
     if settings.encode == "copy":
         if cut:
             raise VideoError("not cut", f"longer than its segment {start:g}-{end:g} s, which encode=h264 would cut out")
-        return item.path.read_bytes()
+        return read_bytes(item.path, limits.SAMPLE)
     return transcode(
         item.path,
         short_side=settings.short_side,
@@ -204,7 +208,7 @@ def _table(failures: list[Failure]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("split", "video", "cause", "detail"))
-    writer.writerows((f.split, f.video, f.cause, f.detail) for f in failures)
+    writer.writerows(map(cell, (f.split, f.video, f.cause, f.detail)) for f in failures)
     return text.getvalue().encode()
 
 

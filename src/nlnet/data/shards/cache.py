@@ -15,6 +15,7 @@ from pathlib import Path
 from nlnet.data.shards import storage
 from nlnet.data.shards.storage import RangesUnsupported, StorageError, Traffic
 from nlnet.errors import UserError
+from nlnet.saving import publish
 
 PIECE = 8 << 20  # bytes of one request
 _ATTEMPTS = 4
@@ -74,6 +75,8 @@ class ShardCache:
                     except (StorageError, FileNotFoundError) as error:
                         self._broken[url] = error
                         raise
+                    except OSError as error:  # of the disk, which says neither what nor where
+                        raise OSError(error.errno, f"{error.strerror}, the cache folder", str(self.folder)) from error
         os.utime(path)  # the time of the last use
         return path
 
@@ -90,7 +93,7 @@ class ShardCache:
                     self.traffic.add(retries=1)
                     time.sleep(self.timeout_s / 100 * 2**attempt)
             self._make_room(temporary.stat().st_size)
-            os.replace(temporary, path)
+            publish(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -107,7 +110,9 @@ class ShardCache:
             raise UserError(f"{url}: does not fit into data.cache_gb={self.limit / 1e9:g}; raise it")
         if size is not None and count != size:
             more = "more than " if count > size else ""
-            raise _Spoilt(f"{url}: {more}{count if count < size else size} bytes came instead of {size}")
+            came = f"{more}{count if count < size else size} bytes came instead of {size}"
+            with open(to, "rb") as file:
+                raise _Spoilt(f"{url}: {came}{storage.web_page(file.read(200))}")
         if sha256 is not None and digest.hexdigest() != sha256:
             raise _Spoilt(f"{url}: its SHA-256 is not the manifest's")
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nlnet import limits
 from nlnet.data.annotations.records import Labels
 from nlnet.data.media.images import decode_image, open_image
 from nlnet.data.media.suffixes import IMAGE_FORMATS
@@ -16,6 +17,7 @@ from nlnet.data.shards import storage
 from nlnet.data.shards.manifest import Manifest
 from nlnet.data.shards.writer import RawSample
 from nlnet.errors import UserError
+from nlnet.reading import parse_json, read_bytes
 
 
 def image_sample(key: str, data: bytes, suffix: str, labels: Labels, notes: Mapping[str, Any]) -> RawSample:
@@ -29,7 +31,7 @@ def read_image(path: Path, key: str, labels: Labels, notes: str) -> RawSample:
 
     Raises ImageError and OSError.
     """
-    records, data = json.loads(notes), path.read_bytes()
+    records, data = json.loads(notes), read_bytes(path, limits.SAMPLE)
     decode_image(data, records["image"]["width"], records["image"]["height"])
     return image_sample(key, data, IMAGE_FORMATS[str(open_image(data).format)], labels, records)
 
@@ -64,10 +66,10 @@ def read_truth(manifest: Manifest, root: str, timeout_s: float = storage.TIMEOUT
     told = manifest.details["annotations"]
     url = storage.join(root, truth_name(manifest.dataset, manifest.split))
     try:
-        data = storage.read_bytes(url, timeout_s=timeout_s)
+        data = storage.read_bytes(url, limits.ANNOTATIONS, timeout_s=timeout_s)
     except OSError as error:
         raise UserError(f"{url}: cannot be read, and the evaluation needs it: {error}") from error
     if hashlib.sha256(data).hexdigest() != told["sha256"]:
         raise UserError(f"{url}: its SHA-256 is not the manifest's; copy it again with the shards")
-    content: dict[str, Any] = json.loads(data)
+    content: dict[str, Any] = parse_json(data, url, limits.ANNOTATION_MEMORY)
     return content

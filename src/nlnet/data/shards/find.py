@@ -4,6 +4,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from nlnet import limits
 from nlnet.data.shards import storage
 from nlnet.data.shards.cache import PIPE
 from nlnet.data.shards.index import expand, index
@@ -35,17 +36,18 @@ def find_shards(shards: str, dataset: str, split: str, settings: ReadSettings) -
 
 def is_pattern(shards: str) -> bool:
     """Whether `shards` names tar files rather than the place of a manifest."""
-    return shards.startswith(PIPE) or shards.endswith(".tar")
+    place = shards.partition("?")[0] if storage.is_web(shards) else shards
+    return shards.startswith(PIPE) or place.endswith(".tar")
 
 
 def load_manifest(shards: str, dataset: str, split: str, settings: ReadSettings = DEFAULTS) -> Manifest:
     """The manifest of one split, with its local shards looked at: present, and of the size that the manifest says."""
     url = storage.join(shards, manifest_name(dataset, split))
     try:
-        manifest = Manifest.from_json(storage.read_bytes(url, timeout_s=settings.timeout_s).decode(), url)
+        manifest = Manifest.from_json(storage.read_bytes(url, limits.MANIFEST, timeout_s=settings.timeout_s), url)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"data.shards={shards}: {_what_is_there(shards, dataset, split, settings)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"data.shards={shards}: cannot read {url}: {error}") from error
     if not manifest.samples:
         raise UserError(f"{url}: holds no samples; prepare the shards again with readable videos")

@@ -5,6 +5,7 @@ from typing import Any
 
 from webdataset import gopen_schemes
 
+from nlnet import limits
 from nlnet.data.shards import storage
 from nlnet.data.shards.cache import PIECE, PIPE, run_pipe
 from nlnet.data.shards.source import check_pipe
@@ -37,7 +38,7 @@ def open_url(url: str, timeout_s: float = storage.TIMEOUT_S) -> io.BufferedIOBas
     try:
         storage.read_range(url, 0, min(1, size), timeout_s=timeout_s)
     except RangesUnsupported:
-        return io.BytesIO(storage.read_bytes(url, timeout_s=timeout_s))
+        return io.BytesIO(storage.read_bytes(url, limits.SHARD, timeout_s=timeout_s))
     return io.BufferedReader(_Ranges(url, size, timeout_s), PIECE)
 
 

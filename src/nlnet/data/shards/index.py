@@ -6,7 +6,6 @@ index, or in `key.json`, which has `"label"`, a class index, or `"labels"`, clas
 
 import hashlib
 import json
-import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,21 +16,24 @@ from typing import NamedTuple
 
 from braceexpand import braceexpand
 
+from nlnet import limits
 from nlnet.data.annotations.records import Labels
 from nlnet.data.media.suffixes import VIDEO_MEMBERS
 from nlnet.data.media.video import VideoError, VideoInfo, probe
 from nlnet.data.shards import storage
 from nlnet.data.shards.cache import PIECE, PIPE, ShardCache, default_folder, locked
-from nlnet.data.shards.manifest import Manifest, Sample, Shard, write_atomic
+from nlnet.data.shards.manifest import Manifest, Sample, Shard
 from nlnet.data.shards.source import ReadSettings, check_pipe
 from nlnet.data.shards.storage import RangesUnsupported, Stat, Traffic
 from nlnet.data.shards.tar import Member, TarError, split_name, walk
 from nlnet.errors import UserError
 from nlnet.progress import Progress
+from nlnet.reading import parse_json, read_bytes
+from nlnet.saving import write_bytes
+from nlnet.text import say
 
 _VERSION = 1
 _THREADS = 4
-_MAX_SAMPLE = 2 << 30  # bytes
 
 
 class LeftOut(Exception):
@@ -66,11 +68,11 @@ def index(urls: Sequence[str], dataset: str, split: str, settings: ReadSettings)
     path = folder / "index" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
     with locked(path.with_suffix(".lock")):  # one process reads the shards, the others wait for what it finds
         if path.is_file():
-            return _named(Manifest.from_json(path.read_text(), str(path)), urls)
+            return _named(Manifest.from_json(read_bytes(path, limits.MANIFEST), str(path)), urls)
         cache = ShardCache(folder / "shards", int(settings.cache_gb * 1e9), settings.timeout_s, Traffic())
         manifest = _index_all(urls, stats, dataset, split, cache)
         # Under plain names: a manifest on the disk never says where else to read. The URLs are in the file's name.
-        write_atomic(path, _named(manifest, [f"{k:06d}.tar" for k in range(len(urls))]).to_json().encode())
+        write_bytes(path, _named(manifest, [f"{k:06d}.tar" for k in range(len(urls))]).to_json().encode())
     return manifest
 
 
@@ -106,7 +108,7 @@ def _index_all(urls: Sequence[str], stats: Sequence[Stat], dataset: str, split: 
     if left_out:
         causes = ", ".join(f"{n} {cause}" for cause, n in Counter(cause for _, cause in left_out).most_common())
         names = ", ".join(key for key, _ in left_out[:5])
-        print(f"{dataset} {split}: {len(left_out)} samples are left out ({causes}): {names}", file=sys.stderr)
+        say(f"{dataset} {split}: {len(left_out)} samples are left out ({causes}): {names}", error=True)
     if len(kinds) != 1:
         found = "both one label a sample and several" if kinds else "no usable sample"
         raise UserError(f"data.shards: the {split} shards hold {found}; see data/README.md for what is read")
@@ -136,7 +138,7 @@ def _samples(k: int, url: str, pieces: "_Pieces") -> tuple[list[Sample], set[str
     for key, members in _groups(pieces.read, pieces.size):
         name, start, end = f"{stem}/{key}", members[0].start, members[-1].end
         try:
-            if end - start > _MAX_SAMPLE:
+            if end - start > limits.SAMPLE.most:
                 raise LeftOut("too large")
             data = pieces.read(start, end - start)
             files = {split_name(m.name)[1]: data[m.offset - start : m.offset - start + m.size] for m in members}
@@ -179,17 +181,17 @@ def _labels(files: dict[str, bytes], info: VideoInfo) -> tuple[str, Labels]:
     try:
         if "cls" in files:
             return "multiclass", ((_class(int(files["cls"])), 0.0, info.duration),)
-        content = json.loads(files["json"]) if len(files["json"]) <= 1 << 20 else {}
+        content = parse_json(files["json"], "") if len(files["json"]) <= 1 << 20 else {}
         if "label" in content:
             return "multiclass", ((_class(content["label"]), 0.0, info.duration),)
         rows = [row if isinstance(row, list) else [row, 0.0, info.duration] for row in content["labels"]]
         return "multilabel", tuple((_class(c), float(start), float(end)) for c, start, end in rows)
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (UserError, KeyError, ValueError, TypeError):
         raise LeftOut("without a label") from None
 
 
 def _class(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1_000_000:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < limits.CLASSES.most:
         raise ValueError(value)
     return value
 

@@ -2,17 +2,24 @@
 
 import json
 import math
-import os
-import secrets
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from nlnet import limits
 from nlnet.data.annotations.records import TASKS, Labels
-from nlnet.data.media.limits import MAX_FRAMES, MAX_PIXELS
+from nlnet.data.shards.fields import row, typed
 from nlnet.errors import UserError
+from nlnet.reading import parse_json
+from nlnet.saving import write_bytes
 
 FORMAT = 1
+_SHARD = {"name": str, "samples": int, "bytes": int, "sha256": str}
+_SAMPLE = {
+    **{"key": str, "shard": int, "offset": int, "length": int, "crc32": int},
+    **{"frames": int, "fps": float, "width": int, "height": int, "labels": list},
+}
+_LABEL = {"class": int, "start": float, "end": float}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +99,23 @@ class Manifest:
         return "{\n" + ",\n".join([*lines, f'"samples": [\n{samples}\n]']) + "\n}\n"
 
     @staticmethod
-    def from_json(text: str, where: str) -> "Manifest":
+    def from_json(text: str | bytes, where: str) -> "Manifest":
         """The manifest that `to_json` wrote; `where` names its place in messages.
 
         Raises UserError if the text is not a manifest, is of another format version, or contradicts itself.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text, "")
             version = content["format"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{where}: not a shard manifest ({_words(error)}); make it again from the shards") from None
         if version != FORMAT:
             raise UserError(f"{where}: manifest format {version!r}, but this version of nlnet reads {FORMAT}")
         try:
+            _check_counts(content, where)
             manifest = _parse(content)
             _check(manifest)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError) as error:
             raise UserError(f"{where}: malformed manifest ({_words(error)}); make it again from the shards") from None
         return manifest
 
@@ -120,45 +128,42 @@ def manifest_name(dataset: str, split: str) -> str:
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Writes the manifest into `folder`, whole or not at all, and returns its path."""
     path = folder / manifest_name(manifest.dataset, manifest.split)
-    write_atomic(path, manifest.to_json().encode())
+    write_bytes(path, manifest.to_json().encode())
     return path
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file so that its name only ever stands for the old content or the new one."""
-    # A name of its own: several processes may write the same file.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _parse(content: dict[str, Any]) -> Manifest:
     if content["sample"] != [field.name for field in fields(Sample)]:
-        raise ValueError(f"sample fields {content['sample']!r}")
+        raise ValueError(f"sample fields {str(content['sample'])[:100]}")
     return Manifest(
         dataset=_typed(content, "dataset", str),
         split=_typed(content, "split", str),
         task=_typed(content, "task", str),
-        classes=tuple(map(str, _typed(content, "classes", list))),
-        groups={name: tuple(map(int, members)) for name, members in _typed(content, "groups", dict).items()},
+        classes=tuple(typed(name, str, f"class {k}") for k, name in enumerate(_typed(content, "classes", list))),
+        groups={name: _members(name, members) for name, members in _typed(content, "groups", dict).items()},
         details=_typed(content, "details", dict) if "details" in content else {},
-        shards=tuple(Shard(*row) for row in _typed(content, "shards", list)),
-        samples=tuple(_sample(*row) for row in _typed(content, "samples", list)),
+        shards=tuple(Shard(*row(s, _SHARD, f"shard {k}")) for k, s in enumerate(_typed(content, "shards", list))),
+        samples=tuple(_sample(s, k) for k, s in enumerate(_typed(content, "samples", list))),
     )
 
 
+def _check_counts(content: dict[str, Any], where: str) -> None:
+    for name, limit in (("classes", limits.CLASSES), ("shards", limits.SHARDS), ("samples", limits.SAMPLES)):
+        limit.check(len(_typed(content, name, list)), where)
+
+
 def _typed(content: dict[str, Any], name: str, kind: type) -> Any:
-    if not isinstance(content[name], kind):
-        raise ValueError(f"{name!r} is a {type(content[name]).__name__}")
-    return content[name]
+    return typed(content[name], kind, repr(name))
 
 
-def _sample(*row: Any) -> Sample:
-    sample = Sample(*row)
-    return replace(sample, labels=tuple((int(index), float(start), float(end)) for index, start, end in sample.labels))
+def _sample(values: Any, number: int) -> Sample:
+    *plain, labels = row(values, _SAMPLE, f"sample {number}")
+    checked = tuple(tuple(row(label, _LABEL, f"a label of sample {number}")) for label in labels)
+    return Sample(*[*plain, checked])
+
+
+def _members(name: str, members: Any) -> tuple[int, ...]:
+    return tuple(typed(k, int, f"a class of group {name!r}") for k in typed(members, list, f"group {name!r}"))
 
 
 def _check(manifest: Manifest) -> None:
@@ -168,6 +173,8 @@ def _check(manifest: Manifest) -> None:
     for name, members in manifest.groups.items():
         if not all(member in classes for member in members):
             raise ValueError(f"group {name!r} names a class outside 0..{len(classes) - 1}")
+    if manifest.task == "detection":
+        _check_details(manifest.details)
     counts = [0] * len(manifest.shards)
     keys: set[str] = set()
     for sample in manifest.samples:
@@ -181,14 +188,24 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"{shard.name} is said to hold {shard.samples} samples, but {count} are listed")
 
 
+def _check_details(details: dict[str, Any]) -> None:
+    for k, category in enumerate(_typed(details, "categories", list)):
+        for name, kind in (("id", int), ("name", str)):
+            _typed(typed(category, dict, f"category {k}"), name, kind)
+    if "annotations" in details:
+        _typed(_typed(details, "annotations", dict), "sha256", str)
+
+
 def _check_sample(sample: Sample, shards: tuple[Shard, ...], classes: range) -> None:
+    if not sample.key or not 0 <= sample.crc32 < 1 << 32:
+        raise ValueError(f"sample {sample.key!r} has the CRC32 {sample.crc32}, or no key")
     if sample.shard not in range(len(shards)):
         raise ValueError(f"sample {sample.key!r} lies in shard {sample.shard} of {len(shards)}")
     if not 0 <= sample.offset < sample.offset + sample.length <= shards[sample.shard].bytes:
         raise ValueError(f"sample {sample.key!r} lies outside its shard")
-    if not 1 <= sample.frames <= MAX_FRAMES or not (math.isfinite(sample.fps) and sample.fps > 0):
+    if not 1 <= sample.frames <= limits.FRAMES.most or not (math.isfinite(sample.fps) and sample.fps > 0):
         raise ValueError(f"sample {sample.key!r} has {sample.frames} frames at {sample.fps} per second")
-    if sample.width < 1 or sample.height < 1 or sample.width * sample.height > MAX_PIXELS:
+    if sample.width < 1 or sample.height < 1 or sample.width * sample.height > limits.PIXELS.most:
         raise ValueError(f"sample {sample.key!r} has {sample.width} x {sample.height} pixels")
     if not all(index in classes for index, _, _ in sample.labels):
         raise ValueError(f"sample {sample.key!r} has a class outside 0..{len(classes) - 1}")

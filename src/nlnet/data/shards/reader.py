@@ -4,6 +4,7 @@ What is read depends on the positions that are asked for and on nothing else, so
 from before its position.
 """
 
+import errno
 import threading
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -11,6 +12,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
+from nlnet import limits
+from nlnet.data.shards import storage
 from nlnet.data.shards.source import ShardSource
 from nlnet.data.shards.storage import Traffic
 
@@ -37,11 +40,11 @@ class Located(Protocol):
 
 
 class SampleError(Exception):
-    """A sample that cannot be used; `cause` is the word it is counted under."""
+    """A sample that cannot be used; `cause` is the word it is counted under, `detail` what went wrong."""
 
     def __init__(self, cause: str, detail: str) -> None:
         super().__init__(f"{cause}: {detail}")
-        self.cause = cause
+        self.cause, self.detail = cause, detail
 
 
 Outcome = bytes | SampleError
@@ -139,6 +142,8 @@ def read_sample(source: ShardSource, sample: Located) -> bytes:
 
 def _read(source: ShardSource, group: Sequence[Located]) -> list[Outcome]:
     shard, begin = group[0].shard, group[0].offset
+    if len(group) == 1 and group[0].length > limits.SAMPLE.most:  # of several, `merge` bounds the sum
+        return [SampleError("too large", str(limits.SAMPLE.excess(group[0].key, group[0].length)))]
     try:
         data = source.read(shard, begin, _span(group))
     except EOFError as error:
@@ -162,12 +167,13 @@ def _checked(source: ShardSource, sample: Located, data: bytes) -> Outcome:
         except (OSError, EOFError) as error:
             return _failed(sample, error)
     where = f"{sample.key} in {source.urls[sample.shard]} at {sample.offset}"
-    return SampleError("checksum", f"{where}: its CRC32 is not the manifest's")
+    return SampleError("checksum", f"{where}: its CRC32 is not the manifest's{storage.web_page(data)}")
 
 
 def _failed(sample: Located, error: OSError | EOFError) -> SampleError:
-    cause = {FileNotFoundError: "missing shard", EOFError: "truncated shard"}.get(type(error), "unreadable")
-    return SampleError(cause, f"{sample.key}: {error}")
+    causes = {FileNotFoundError: "missing shard", EOFError: "truncated shard", PermissionError: "permission denied"}
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return SampleError("no space" if full else causes.get(type(error), "unreadable"), f"{sample.key}: {error}")
 
 
 def _span(group: Sequence[Located]) -> int:

@@ -1,22 +1,30 @@
 """Bytes from anywhere: a local path, `s3://`, `gs://`, `az://`, `http(s)://`, whole or by range.
 
-Remote reads go through obstore, configured by each service's usual environment variables (`AWS_ENDPOINT_URL`,
-`AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...). After a cut connection, a stall, a 5xx answer or a body that is too short
-they are tried again, with growing pauses, until a time limit.
+Object stores are read by obstore, configured by each service's usual environment variables (`AWS_ENDPOINT_URL`,
+`AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...), web servers by `nlnet.data.web`. After a cut connection, a stall, a 5xx answer
+or a body that is too short they are asked again, with growing pauses, until a time limit. Bodies are read in pieces,
+and no further than was asked for.
 """
 
+import io
 import os
 import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from nlnet import reading
+from nlnet.data.web.client import Times, ask
+from nlnet.data.web.errors import WebError
 from nlnet.errors import UserError
+from nlnet.limits import Limit
 
 T = TypeVar("T")
 
@@ -25,6 +33,7 @@ TIMEOUT_S = 60.0
 # Within one limit: a connection that is silent for a sixth of it is given up, a request after a third, and no request
 # starts in the last third; so a read never takes longer than the limit.
 STALL, ATTEMPT = 1 / 6, 1 / 3
+LONGEST = 8 << 20  # bytes that are taken from an object store in one piece
 _PAUSE_S = 0.1, 5.0  # before the second attempt, doubled each time; at most
 _PLAIN_SLOWEST = 64 << 10  # bytes per second below which a download of a whole object is given up
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\W*(\w+)")
@@ -71,19 +80,22 @@ def is_remote(url: str) -> bool:
     return "://" in url and not url.startswith("file://")
 
 
+def is_web(url: str) -> bool:
+    """Whether a web server has it."""
+    return url.startswith(("http://", "https://"))
+
+
 def join(root: str, name: str) -> str:
-    """`name` inside the folder or prefix `root`."""
-    return f"{root.rstrip('/')}/{name}"
+    """`name` inside the folder or prefix `root`; what follows a `?` in a web address, a signature say, stays behind."""
+    folder, mark, query = root.partition("?") if is_web(root) else (root, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{query}"
 
 
-def read_bytes(url: str, *, timeout_s: float = TIMEOUT_S, traffic: Traffic | None = None) -> bytes:
-    """The whole object or file. Raises FileNotFoundError where there is none, and StorageError."""
+def read_bytes(url: str, limit: Limit, *, timeout_s: float = TIMEOUT_S, traffic: Traffic | None = None) -> bytes:
+    """The whole object or file. Raises FileNotFoundError where there is none, TooLarge, and StorageError."""
     if not is_remote(url):
-        return _local(url).read_bytes()
-    import obstore
-
-    store, path = _locate(url, timeout_s)
-    return _retry(lambda: bytes(obstore.get(store, path).bytes()), url, timeout_s, traffic)
+        return reading.read_bytes(_local(url), limit)
+    return _retry(lambda: _get_whole(url, timeout_s, limit), url, timeout_s, traffic)
 
 
 def read_range(
@@ -96,6 +108,9 @@ def read_range(
     """
     if not is_remote(url):
         with open(_local(url), "rb") as file:
+            there = max(0, os.fstat(file.fileno()).st_size - offset)
+            if there < length:  # reading allocates what is asked for
+                raise EOFError(f"{url}: wanted {length} bytes at {offset}, got {there}")
             file.seek(offset)
             data = file.read(length)
         if len(data) != length:
@@ -103,8 +118,7 @@ def read_range(
         if traffic:
             traffic.add(length)
         return data
-    store, path = _locate(url, timeout_s)
-    return _retry(lambda: _get_range(store, path, url, offset, length), url, timeout_s, traffic)
+    return _retry(lambda: _get_range(url, timeout_s, offset, length), url, timeout_s, traffic)
 
 
 def download(url: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[bytes]:
@@ -112,19 +126,16 @@ def download(url: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[bytes]:
 
     The time limit is of silence (a sixth of `timeout_s`) and of a rate below 64 KiB/s over more than `timeout_s`.
     """
-    import obstore
-
-    store, path = _locate(url, timeout_s, whole=True)
     began, count = time.monotonic(), 0
     try:
-        answer = obstore.get(store, path)
-        for piece in answer.stream(min_chunk_size=1 << 20):
-            count += len(piece)
-            if time.monotonic() - began > timeout_s + count / _PLAIN_SLOWEST:
-                raise TimeoutError(f"only {count} bytes in {time.monotonic() - began:.0f} s")
-            yield bytes(piece)
-        if count != answer.meta["size"]:
-            raise TimeoutError(f"the body ended after {count} of {answer.meta['size']} bytes")
+        with _opened(url, timeout_s, whole=True) as body:
+            for piece in body.pieces:
+                count += len(piece)
+                if time.monotonic() - began > timeout_s + count / _PLAIN_SLOWEST:
+                    raise TimeoutError(f"only {count} bytes in {time.monotonic() - began:.0f} s")
+                yield piece
+            if body.length is not None and count != body.length:
+                raise TimeoutError(f"the body ended after {count} of {body.length} bytes")
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -136,11 +147,7 @@ def stat(url: str, *, timeout_s: float = TIMEOUT_S) -> Stat:
     if not is_remote(url):
         status = _local(url).stat()
         return Stat(status.st_size, str(status.st_mtime_ns))
-    import obstore
-
-    store, path = _locate(url, timeout_s)
-    meta = _retry(lambda: obstore.head(store, path), url, timeout_s, None)
-    return Stat(meta["size"], str(meta["e_tag"] or meta["last_modified"]))
+    return _retry(lambda: _stat(url, timeout_s), url, timeout_s, None)
 
 
 def list_folder(url: str, suffix: str, *, timeout_s: float = TIMEOUT_S) -> list[str]:
@@ -148,7 +155,7 @@ def list_folder(url: str, suffix: str, *, timeout_s: float = TIMEOUT_S) -> list[
     if not is_remote(url):
         folder = _local(url)
         return sorted(path.name for path in folder.glob(f"*{suffix}")) if folder.is_dir() else []
-    if url.startswith("http"):
+    if is_web(url):
         raise UserError(f"{url}: a web server does not list its files; name the shards: {url}/name-{{000000..000009}}")
     import obstore
 
@@ -158,16 +165,100 @@ def list_folder(url: str, suffix: str, *, timeout_s: float = TIMEOUT_S) -> list[
     return sorted(name for name in names if name.endswith(suffix))
 
 
-def _get_range(store: Any, path: str, url: str, offset: int, length: int) -> bytes:
+def web_page(data: bytes) -> str:
+    """What to add to a message about bytes that are none of a shard, where they begin as a web page does."""
+    start = data[:200].lstrip()[:60].decode("utf-8", "replace")
+    is_page = start.lower().startswith(("<!doctype", "<html", "<?xml", "<head"))
+    return f"; what came is a web page ({start!r})" if is_page else ""
+
+
+class _Body(NamedTuple):
+    """What an object's bytes come in; `length` of the body and `size` of the object as the server says."""
+
+    pieces: Iterator[bytes]
+    length: int | None
+    size: int | None
+
+
+@contextmanager
+def _opened(url: str, timeout_s: float, span: tuple[int, int] | None = None, whole: bool = False) -> Iterator[_Body]:
+    """The bytes of an object, or a span of them, as they come; `whole` for those that may take long."""
+    if is_web(url):
+        times = Times(timeout_s * STALL, timeout_s * ATTEMPT, head_only=whole)
+        with ask(url, times, span=span) as answer:
+            if span and answer.status == HTTPStatus.OK:
+                raise RangesUnsupported(f"{url}: it answers a request for a range with the whole object")
+            if span and (not answer.range or answer.range[0] != span[0]):
+                raise WebError("it answers with another range than was asked for", may_pass=False)
+            yield _Body(answer.pieces, answer.length, answer.range[2] if answer.range else answer.length)
+        return
     import obstore
 
-    answer = obstore.get(store, path, options={"range": (offset, offset + length)})
-    data = bytes(answer.bytes())
+    store, path = _locate(url, timeout_s, whole)
+    found = obstore.get(store, path, options={"range": span} if span else None)
+    size = found.meta["size"]
+    # In one piece where it fits, which spares copying it.
+    chunk = min(span[1] - span[0] if span else size, LONGEST)
+    yield _Body(map(bytes, found.stream(min_chunk_size=max(1, chunk))), None if span else size, size)
+
+
+def _get_whole(url: str, timeout_s: float, limit: Limit) -> bytes:
+    with _opened(url, timeout_s) as body:
+        if body.length is not None:
+            limit.check(body.length, url)
+        data = _collected(body.pieces, limit.most)
+        if data is None:
+            raise limit.excess(url)
+        if body.length is not None and len(data) != body.length:
+            raise TimeoutError(f"the body ended after {len(data)} of {body.length} bytes")
+    return data
+
+
+def _get_range(url: str, timeout_s: float, offset: int, length: int) -> bytes:
+    if not length:  # no range has a name for it
+        return b""
+    with _opened(url, timeout_s, (offset, offset + length)) as body:
+        data = _collected(body.pieces, length)
+    if data is None:
+        raise StorageError(f"{url}: more than the {length} bytes came that were asked for")
     if len(data) == length:
         return data
-    if answer.meta["size"] < offset + length:
-        raise EOFError(f"{url}: wanted {length} bytes at {offset}, got {len(data)} of {answer.meta['size']}")
+    if body.size is not None and body.size < offset + length:
+        raise EOFError(f"{url}: wanted {length} bytes at {offset}, got {len(data)} of {body.size}")
     raise TimeoutError(f"the body ended after {len(data)} of {length} bytes")
+
+
+def _collected(pieces: Iterator[bytes], most: int) -> bytes | None:
+    """All pieces in one; None where they are more than `most` bytes."""
+    first = next(pieces, b"")
+    data = io.BytesIO()
+    data.write(first)
+    for piece in pieces:
+        if data.tell() > most:
+            break
+        data.write(piece)
+    if data.tell() > most:
+        return None
+    return first if data.tell() == len(first) else data.getvalue()
+
+
+def _stat(url: str, timeout_s: float) -> Stat:
+    if not is_web(url):
+        import obstore
+
+        store, path = _locate(url, timeout_s)
+        meta = obstore.head(store, path)
+        return Stat(meta["size"], str(meta["e_tag"] or meta["last_modified"]))
+    times = Times(timeout_s * STALL, timeout_s * ATTEMPT)
+    if "?" in url:  # signed for GET alone, perhaps
+        with ask(url, times, span=(0, 1)) as answer:
+            size, tag = answer.range[2] if answer.range else answer.length, answer.tag
+    else:
+        with ask(url, times, method="HEAD") as answer:
+            size, tag = answer.length, answer.tag
+    if size is None:
+        raise WebError("it does not say how long the object is", may_pass=False)
+    return Stat(size, tag)
 
 
 def _retry(attempt: Callable[[], T], url: str, timeout_s: float, traffic: Traffic | None) -> T:
@@ -179,7 +270,7 @@ def _retry(attempt: Callable[[], T], url: str, timeout_s: float, traffic: Traffi
         tries += 1
         try:
             result = attempt()
-        except (FileNotFoundError, EOFError):
+        except (FileNotFoundError, EOFError, UserError, StorageError):
             raise
         except NotSupportedError as error:
             raise RangesUnsupported(f"{url}: {_cause(error)}") from None
@@ -204,6 +295,8 @@ def _may_pass(error: Exception) -> bool:
     """Whether trying again makes sense: not where the server has understood and refuses (400, 401, 403, ...)."""
     from obstore.exceptions import GenericError
 
+    if isinstance(error, WebError):
+        return error.may_pass
     text = str(error)
     refused = "status code: 4" in text and "status code: 408" not in text and "status code: 429" not in text
     refused = refused or _CERTIFICATE.search(text) is not None

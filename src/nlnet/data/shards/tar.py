@@ -7,8 +7,9 @@ link, or takes a tar for whole that ends before its end mark.
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
+from nlnet import limits
+
 BLOCK = 512
-_MAX_EXTENDED = 64 << 10  # of a long name or a pax header
 _REGULAR, _LONG_NAME, _PAX = b"\0" + b"07", b"L", b"x"
 _IGNORED = b"123456gK"  # links, devices, folders, global pax headers, long link names
 
@@ -51,8 +52,8 @@ def walk(read: Read, end: int, *, marked: bool = True) -> Iterator[Member]:
         if content + length > end:
             raise TarError(f"the member at {position} goes on beyond the end at {end}")
         if kind in (_LONG_NAME, _PAX):
-            if length > _MAX_EXTENDED:
-                raise TarError(f"an extended header of {length} bytes at {position}")
+            if length > limits.TAR_HEADER.most:
+                raise TarError(str(limits.TAR_HEADER.excess(f"at {position}", length)))
             extended = read(content, length)
             if kind == _LONG_NAME:
                 name = _text(extended)
@@ -110,14 +111,14 @@ def _pax(records: bytes, name: str | None, size: int | None) -> tuple[str | None
     """The path and the size among records `length key=value`."""
     while records.strip(b"\0"):
         digits, _, _ = records.partition(b" ")
-        if not digits.isdigit() or not len(digits) + 1 < int(digits) <= len(records):
+        if not digits.isdigit() or len(digits) > 20 or not len(digits) + 1 < int(digits) <= len(records):
             raise TarError("a malformed pax header")
         key, _, value = records[len(digits) + 1 : int(digits) - 1].partition(b"=")
         records = records[int(digits) :]
         if key == b"path":
             name = _text(value)
         elif key == b"size":
-            if not value.isdigit():
+            if not value.isdigit() or len(value) > 20:
                 raise TarError("a malformed pax header")
             size = int(value)
         elif key.startswith(b"GNU.sparse"):

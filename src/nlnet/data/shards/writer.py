@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from webdataset import TarWriter
 from nlnet.data.annotations.records import Labels
 from nlnet.data.media.video import VideoInfo
 from nlnet.data.shards.manifest import Sample, Shard
+from nlnet.saving import publish
 
 # WebDataset cuts a member's name at the first dot: a dot in a key would join two samples into one.
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
@@ -43,13 +43,10 @@ def write_shard(path: Path, index: int, samples: Iterable[RawSample]) -> tuple[S
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            with TarWriter(file, encoder=False, mtime=0, user="", group="") as writer:
-                rows = _write_members(writer, samples)
-            file.flush()
-            os.fsync(file.fileno())
+        with open(temporary, "wb") as file, TarWriter(file, encoder=False, mtime=0, user="", group="") as writer:
+            rows = _write_members(writer, samples)
         shard, written = _account(temporary, path.name, index, rows)
-        os.replace(temporary, path)
+        publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return shard, written

@@ -4,6 +4,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from nlnet import limits
 from nlnet.data.prepare.folder import is_plain
 from nlnet.data.shards import storage
 from nlnet.data.shards.manifest import Manifest
@@ -75,8 +76,8 @@ def find_manifests(shards: str) -> tuple[str, list[str]]:
 def _manifest(root: str, name: str) -> Manifest:
     url = storage.join(root, name)
     try:
-        return Manifest.from_json(storage.read_bytes(url).decode(), url)
-    except (OSError, UnicodeDecodeError) as error:
+        return Manifest.from_json(storage.read_bytes(url, limits.MANIFEST), url)
+    except OSError as error:
         raise UserError(f"{url}: cannot be read: {error}") from error
 
 

@@ -1,6 +1,5 @@
 """What is wrong with COCO's records in shards of images, and with folders of COCO's own files."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from nlnet.data.prepare.folder import missing_files
 from nlnet.data.shards.coco import read_truth
 from nlnet.data.shards.manifest import Manifest, Sample
 from nlnet.errors import UserError
+from nlnet.reading import parse_json
 
 GroundTruth = dict[Any, dict[str, Any]]
 """Image id -> `{"image": ..., "annotations": [...]}`, as a split's annotation file has them."""
@@ -40,7 +40,7 @@ def check_records(manifest: Manifest, sample: Sample, text: bytes, ground_truth:
     """What is wrong with the records in a sample's JSON, by themselves and beside the manifest and the ground truth."""
     where = f"{manifest.split}/{sample.key}"
     try:
-        content = json.loads(text)
+        content = parse_json(text, "")
         image, rows = content["image"], content["annotations"]
         problems = list(check_image(image))
         counts = keypoint_counts(manifest.details["categories"])
@@ -51,7 +51,7 @@ def check_records(manifest: Manifest, sample: Sample, text: bytes, ground_truth:
         class_of = {row["id"]: k for k, row in enumerate(manifest.details["categories"])}
         listed = (image["width"], image["height"], shown_classes(rows, class_of))
         same = ground_truth is None or ground_truth.get(image["id"]) == {"image": image, "annotations": rows}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [Problem(where, "malformed", f"its .json holds no COCO records ({error})")]
     if listed != (sample.width, sample.height, sample.labels):
         return [Problem(where, "mismatch", "size or classes in its .json are not the manifest's")]

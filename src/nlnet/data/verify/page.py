@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 
 from nlnet.data.verify.report import Report, Thumbnail
+from nlnet.text import line
 
 _SIDE = 160  # pixels of the longer side
 _ROWS = 500  # of a table: a page of a million findings helps nobody
@@ -30,26 +31,30 @@ def page(report: Report) -> str:
     said = f"{count:,} fault{'' if count == 1 else 's'}" if count else "no faults"
     verdict = f'<span class="{"bad" if count else "good"}">{said}</span>'
     parts = [
-        f"<h1>{escape(report.root)}: {verdict}</h1>",
+        f"<h1>{_text(report.root)}: {verdict}</h1>",
         _summary(report),
         _faults(report),
         _short(report),
         *(_histogram(split, counts) for split, counts in report.labels.items()),
         _sheet(report.thumbnails),
     ]
-    head = f'<meta charset="utf-8"><title>Shards: {escape(report.root)}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>Shards: {_text(report.root)}</title><style>{_STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+
+def _text(value: object) -> str:
+    return escape(line(value))
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     """Rows of text and numbers; numbers are set flush right."""
     shown = [f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:_ROWS]]
     more = f"<p>{len(rows) - _ROWS:,} more</p>" if len(rows) > _ROWS else ""
-    return f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>{''.join(shown)}</table>{more}"
+    return f"<table><tr>{''.join(f'<th>{_text(name)}</th>' for name in head)}</tr>{''.join(shown)}</table>{more}"
 
 
 def _cell(value: object) -> str:
-    return f'<td class="number">{value:,}</td>' if isinstance(value, int) else f"<td>{escape(str(value))}</td>"
+    return f'<td class="number">{value:,}</td>' if isinstance(value, int) else f"<td>{_text(value)}</td>"
 
 
 def _summary(report: Report) -> str:
@@ -75,7 +80,7 @@ def _faults(report: Report) -> str:
         return ""
     causes = ", ".join(f"{count:,} {cause}" for cause, count in Counter(f.cause for f in report.findings).most_common())
     rows: list[tuple[object, ...]] = [tuple(finding) for finding in report.findings]
-    return f"<h2>Faults: {escape(causes)}</h2>{_table(('where', 'cause', 'what'), rows)}"
+    return f"<h2>Faults: {_text(causes)}</h2>{_table(('where', 'cause', 'what'), rows)}"
 
 
 def _short(report: Report) -> str:
@@ -89,15 +94,15 @@ def _short(report: Report) -> str:
 def _histogram(split: str, counts: Counter[str]) -> str:
     most = max(counts.values(), default=0) or 1
     rows = [
-        f'<tr><td>{escape(name)}</td><td class="number">{count:,}</td>'
+        f'<tr><td>{_text(name)}</td><td class="number">{count:,}</td>'
         f'<td><span class="bar" style="width:{24 * count / most:.2f}rem"></span></td></tr>'
         for name, count in counts.most_common()
         if count
     ]
-    empty = [escape(name) for name, count in counts.items() if not count]
+    empty = [_text(name) for name, count in counts.items() if not count]
     note = f", {len(empty):,} of them without a sample" if empty else ""
     names = f"<details><summary>without a sample</summary>{', '.join(empty)}</details>" if empty else ""
-    return f"<h2>Labels of {escape(split)}: {len(counts):,} classes{note}</h2><table>{''.join(rows)}</table>{names}"
+    return f"<h2>Labels of {_text(split)}: {len(counts):,} classes{note}</h2><table>{''.join(rows)}</table>{names}"
 
 
 def _sheet(thumbnails: list[Thumbnail]) -> str:
@@ -105,10 +110,10 @@ def _sheet(thumbnails: list[Thumbnail]) -> str:
         return ""
     figures = []
     for thumbnail in thumbnails:
-        labels = escape(", ".join(thumbnail.labels) or "no label")
+        labels = _text(", ".join(thumbnail.labels) or "no label")
         frames = f", {thumbnail.frames:,} frames" if thumbnail.frames > 1 else ""
-        caption = f"{escape(thumbnail.split)}/{escape(thumbnail.key)}{frames}<br>{labels}"
-        image = f'<img alt="{escape(thumbnail.key, quote=True)}" src="{_data_uri(thumbnail.image)}">'
+        caption = f"{_text(thumbnail.split)}/{_text(thumbnail.key)}{frames}<br>{labels}"
+        image = f'<img alt="{_text(thumbnail.key)}" src="{_data_uri(thumbnail.image)}">'
         figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     return f'<h2>Contact sheet: middle frames</h2><div class="sheet">{"".join(figures)}</div>'
 

@@ -1,11 +1,11 @@
 """Holds one shard against its manifest: every byte is read, a fraction of the samples is decoded."""
 
 import hashlib
-import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from nlnet import limits
 from nlnet.data.media.decode import decode_clip
 from nlnet.data.media.images import ImageError
 from nlnet.data.media.suffixes import IMAGE_MEMBERS, VIDEO_MEMBERS
@@ -16,6 +16,8 @@ from nlnet.data.shards.source import DEFAULTS, ShardSource
 from nlnet.data.shards.tar import TarError, sample_members, split_name, walk
 from nlnet.data.verify.coco import GroundTruth, check_records, pixels
 from nlnet.data.verify.report import Finding, Options, Thumbnail
+from nlnet.errors import UserError
+from nlnet.reading import parse_json
 
 _PIECE = 1 << 24
 
@@ -60,6 +62,10 @@ class ShardCheck:
         digest, position = hashlib.sha256(), 0
         for sample in samples:
             self._skip(index, position, sample.offset, digest, checked)
+            if sample.length > limits.SAMPLE.most:
+                excess = str(limits.SAMPLE.excess(amount=sample.length))
+                checked.findings.append(Finding(f"{self.manifest.split}/{sample.key}", "too large", excess))
+                continue
             data = self.source.read(index, sample.offset, sample.length)
             if sample.offset >= position:
                 digest.update(data)
@@ -114,7 +120,7 @@ class ShardCheck:
 
 def _lot(key: str) -> float:
     """A number from 0 to 1 that belongs to the key."""
-    return zlib.crc32(key.encode()) / 2**32
+    return zlib.crc32(key.encode(errors="surrogatepass")) / 2**32
 
 
 def _members(sample: Sample, data: bytes, suffixes: tuple[str, ...]) -> tuple[bytes, bytes]:
@@ -128,8 +134,8 @@ def _members(sample: Sample, data: bytes, suffixes: tuple[str, ...]) -> tuple[by
     if len(members) != 1:
         raise VideoError("malformed", f"{len(members)} of {', '.join(suffixes)} in one sample")
     try:
-        told = json.loads(description)
-    except ValueError:
+        told = parse_json(description, "")
+    except UserError:
         raise VideoError("malformed", "its .json is not JSON") from None
     for name in ("key", "frames", "width", "height"):
         if isinstance(told, dict) and told.get(name, getattr(sample, name)) != getattr(sample, name):

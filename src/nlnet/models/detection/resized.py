@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 
@@ -34,6 +34,15 @@ def detect(net: GeneralizedRCNN, images: Sequence[Tensor], sizes: Sequence[tuple
     proposals, _ = net.rpn(batch, features)
     detections, _ = net.roi_heads(features, proposals, batch.image_sizes)
     return net.transform.postprocess(detections, batch.image_sizes, list(sizes))
+
+
+def scorers(net: GeneralizedRCNN) -> list[nn.Module]:
+    """The modules whose outputs are scores, before those are sorted and filtered: NaN does not get past that."""
+    heads: Any = net.roi_heads
+    predictors = [heads.box_predictor]
+    predictors += [heads.mask_predictor] if heads.has_mask() else []
+    predictors += [heads.keypoint_predictor] if heads.has_keypoint() else []
+    return [net.rpn.head, *predictors]
 
 
 def _maps(net: GeneralizedRCNN, images: Sequence[Tensor]) -> tuple[ImageList, Mapping[str, Tensor]]:

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from nlnet.prediction.drawing import draw, image_grid
+from nlnet.saving import replacing
 
 
 class ImageGrid(Callback):
@@ -61,8 +62,9 @@ class ImageGrid(Callback):
         if not self._rows:
             return
         grid = image_grid(self._rows)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grid).save(self.folder / f"step-{trainer.global_step:06d}.png")
+        with replacing(self.folder / f"step-{trainer.global_step:06d}.png") as temporary:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(grid).save(temporary, format="png")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("val/image_grid", [grid], step=trainer.global_step)

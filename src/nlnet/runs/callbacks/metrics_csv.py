@@ -1,13 +1,14 @@
 """`metrics.csv`: every logged metric of a run, one row a training step or validation, kept across resumes."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch.optim import Optimizer
+
+from nlnet.saving import CannotWrite, replacing
 
 Row = dict[str, Any]
 
@@ -70,18 +71,19 @@ class MetricsCsv(Callback):
             self._columns = _header(self.path)
         if any(name not in self._columns for name in row):
             self._rewrite(read_rows(self.path) if self.path.is_file() else [], extra=list(row))
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns, restval="").writerow(row)
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns, restval="").writerow(row)
+        except OSError as error:
+            raise CannotWrite(self.path, error) from error
 
     def _rewrite(self, rows: list[Row], extra: list[str] | None = None) -> None:
         old = _header(self.path) if self.path.is_file() else []
         self._columns = old + [name for name in extra or [] if name not in old]
-        temporary = self.path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self.path)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -1,0 +1,1 @@
+"""Files of weights looked through before they are loaded."""

@@ -1,0 +1,1 @@
+"""The web: requests to servers that are not trusted."""

@@ -1,0 +1,202 @@
+"""The typed schema of the settings in a file: which of our classes each part may name, and what its values may be.
+
+A field is described by a function that says whether a value fits, and by words for the message. Parts that are not
+listed hold plain values, which our code checks where it uses them.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+NETWORKS = ("nlnet.build_model", "nlnet.models.detection.build.build_detector")
+
+_OPTIMIZERS = "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS Muon NAdam RAdam RMSprop Rprop SGD"
+_CALLBACKS = (
+    "DeviceStatsMonitor EarlyStopping GradientAccumulationScheduler LearningRateMonitor ModelCheckpoint ModelSummary"
+    " RichModelSummary RichProgressBar StochasticWeightAveraging TQDMProgressBar ThroughputMonitor Timer"
+)
+
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "model": NETWORKS,
+    "task": ("nlnet.tasks.classification.ClassificationTask", "nlnet.tasks.detection.DetectionTask"),
+    "data": (
+        "nlnet.data.modules.clips.ClipDataModule",
+        "nlnet.data.modules.detection.DetectionDataModule",
+    ),
+    "optim.optimizer": tuple(f"torch.optim.{name}" for name in _OPTIMIZERS.split()),
+    "optim.schedule": (
+        *(f"nlnet.optim.schedules.{name}" for name in ("constant", "cosine", "step", "step_epochs")),
+        "nlnet.compat.bolts.bolts_warmup_cosine",
+    ),
+    "trainer": ("pytorch_lightning.Trainer",),
+    "callbacks.*": (
+        *(f"pytorch_lightning.callbacks.{name}" for name in _CALLBACKS.split()),
+        "nlnet.runs.callbacks.image_grid.ImageGrid",
+        "nlnet.runs.callbacks.precise_bn.PreciseBatchNorm",
+    ),
+    "logger.*": (
+        "nlnet.runs.loggers.wandb_logger",
+        "pytorch_lightning.loggers.CSVLogger",
+        "pytorch_lightning.loggers.TensorBoardLogger",
+    ),
+}
+"""A part of the configuration (`*`: of any name) -> what its `_target_` may be in a file that nobody vouches for."""
+
+
+class Field(NamedTuple):
+    """What a value may be, in words and as a function."""
+
+    expected: str
+    fits: Callable[[Any], bool]
+
+
+def whole(low: int, high: int) -> Field:
+    return Field(f"a whole number from {low:,} to {high:,}", lambda v: type(v) is int and low <= v <= high)
+
+
+def number(low: float, high: float) -> Field:
+    return Field(f"a number from {low:g} to {high:,g}", lambda v: type(v) in (int, float) and low <= v <= high)
+
+
+def text(pattern: str, expected: str) -> Field:
+    return Field(expected, lambda v: isinstance(v, str) and re.fullmatch(pattern, v) is not None)
+
+
+def several(field: Field, most: int) -> Field:
+    return Field(
+        f"a list of up to {most:,} of: {field.expected}",
+        lambda v: isinstance(v, list) and 1 <= len(v) <= most and all(map(field.fits, v)),
+    )
+
+
+def either(*fields: Field) -> Field:
+    return Field(" or ".join(field.expected for field in fields), lambda v: any(field.fits(v) for field in fields))
+
+
+YES_NO = Field("true or false", lambda v: isinstance(v, bool))
+NOTHING = Field("null", lambda v: v is None)
+OWN = Field("nothing, or settings", lambda v: v is None or isinstance(v, dict))
+NAME = text(r"[A-Za-z0-9][A-Za-z0-9 ._+=,@()-]{0,199}", "a name of letters, digits, spaces and ._+=,@()-")
+WORD = text(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}", "a word")
+PLACE = text(r"[^\x00-\x1f]{1,4096}", "a path or a URL")
+SIDE, COUNT = whole(1, 4096), whole(1, 65536)
+LIMIT = either(NOTHING, number(0, 1e9))
+
+_SHARDS = {
+    "shards": PLACE,
+    "shards_variable": either(NOTHING, NAME),
+    "dataset": NAME,
+    "train_split": NAME,
+    "val_split": NAME,
+    "batch_size": COUNT,
+    "eval_batch_size": either(NOTHING, COUNT),
+    "num_workers": whole(0, 1024),
+    "shuffle_shards": whole(1, 10**6),
+    "max_missing_eval": whole(0, 10**9),
+    "max_skipped": number(0, 1),
+    "max_consecutive_failures": whole(1, 10**9),
+    "read_timeout_s": number(0.1, 3600),
+    "worker_timeout_s": number(0, 86400),
+    "parallel_reads": whole(1, 64),
+    "read_ahead_mb": number(0, 4096),
+    "seed": whole(0, 2**32 - 1),
+}
+_CLIPS = {
+    "val_shards": either(NOTHING, PLACE),
+    "frames": whole(1, 1024),
+    "stride": whole(1, 1024),
+    "size": SIDE,
+    "scale": several(SIDE, 2),
+    "flip": YES_NO,
+    "color_jitter": number(0, 1),
+    "decoder": WORD,
+}
+_DETECTION = {
+    "masks": YES_NO,
+    "keypoints": YES_NO,
+    "short_sides": several(SIDE, 100),
+    "eval_short_side": either(NOTHING, SIDE),
+    "max_size": SIDE,
+    "flip": YES_NO,
+    "aspect_groups": YES_NO,
+    "skip_empty": YES_NO,
+    "sigmas": either(NOTHING, several(number(1e-6, 100), 1000)),
+}
+
+CLASS_FIELDS: Mapping[str, Mapping[str, Field]] = {
+    "nlnet.data.modules.clips.ClipDataModule": _SHARDS | _CLIPS,
+    "nlnet.data.modules.detection.DetectionDataModule": _SHARDS | _DETECTION,
+    "nlnet.tasks.classification.ClassificationTask": {
+        "kind": WORD,
+        "monitor": WORD,
+        "loss": OWN,  # classes in it are the user's own
+        "metrics": OWN,
+    },
+    "nlnet.tasks.detection.DetectionTask": {"kind": WORD, "monitor": WORD},
+    "pytorch_lightning.Trainer": {
+        "accelerator": WORD,
+        "precision": either(WORD, whole(16, 64)),
+        "max_epochs": either(NOTHING, whole(-1, 10**9)),
+        "max_steps": whole(-1, 10**12),
+        "min_epochs": either(NOTHING, whole(0, 10**9)),
+        "min_steps": either(NOTHING, whole(0, 10**12)),
+        "accumulate_grad_batches": COUNT,
+        "gradient_clip_val": LIMIT,
+        "gradient_clip_algorithm": either(NOTHING, WORD),
+        "val_check_interval": LIMIT,
+        "check_val_every_n_epoch": either(NOTHING, COUNT),
+        "limit_train_batches": LIMIT,
+        "limit_val_batches": LIMIT,
+        "limit_test_batches": LIMIT,
+        "overfit_batches": number(0, 1e9),
+        "fast_dev_run": either(YES_NO, whole(0, 10**9)),
+        "num_sanity_val_steps": whole(-1, 10**9),
+        "log_every_n_steps": either(NOTHING, whole(0, 10**9)),
+        "deterministic": either(NOTHING, YES_NO, text("warn", "warn")),
+        "benchmark": either(NOTHING, YES_NO),
+        "inference_mode": YES_NO,
+        "detect_anomaly": YES_NO,
+        "sync_batchnorm": YES_NO,
+        "enable_model_summary": either(NOTHING, YES_NO),
+        "enable_progress_bar": either(NOTHING, YES_NO),
+        "profiler": either(NOTHING, text("simple|advanced", "simple or advanced")),
+    },
+}
+"""One of our classes -> its settings. It takes no others from a file."""
+
+TOP_FIELDS: Mapping[str, Field] = {
+    "task_name": NAME,
+    "tags": Field("a list of texts", lambda v: isinstance(v, list) and all(isinstance(tag, str) for tag in v)),
+    "train": YES_NO,
+    "test": YES_NO,
+    "ckpt_path": either(NOTHING, PLACE),
+    "seed": whole(0, 2**32 - 1),
+    "optimized_metric": WORD,
+    "demo_size": NAME,
+    "size_name": NAME,
+    "epochs": LIMIT,
+    "experiment_name": either(NOTHING, text(r"[A-Za-z0-9][A-Za-z0-9 ._+=,@()/-]{0,199}", "an experiment's name")),
+    "demo": YES_NO,
+    "optim.no_weight_decay": WORD,
+    "optim.lr_batch": LIMIT,
+    "extras.threads": either(NOTHING, whole(1, 1024)),
+    "extras.checkpoint_every_n_steps": whole(1, 10**12),
+}
+"""What is said of a run beside its classes."""
+
+YOURS = (
+    "data.allow_pipe",
+    "data.cache_dir",
+    "data.cache_gb",
+    "extras.allow_changed_data",
+    "extras.allow_targets",
+    "extras.print_config",
+    "extras.traceback",
+    "extras.trust",
+    "paths.data_dir",
+    "trainer.default_root_dir",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+)
+"""Settings that never come from a file: what may be run, how many processes are started, where is written."""
