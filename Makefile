@@ -1,4 +1,5 @@
 # Every target works on a fresh clone with Python 3.11-3.13, make and git alone, and is quick when nothing changed.
+# The tests run in two processes, a file's tests in one of them: ARGS="-n 0" for one, which pdb needs.
 # ARGS goes to the command: make demo ARGS="seed=1", make test ARGS="-k resume", make lock ARGS=--upgrade
 
 .DEFAULT_GOAL := help
@@ -8,6 +9,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 # Compiling tens of thousands of files that are never imported would double the time of an installation.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile $(if $(CI),--quiet)
 
 help:  ## this list
@@ -20,10 +22,10 @@ demo: setup  ## train the non-local network on built-in clips, in minutes on a l
 	@CHARADES_SHARDS= $(BIN)/python src/train.py experiment=charades_nl $(ARGS)
 
 test: setup  ## the tests, less those that take minutes each
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-full: setup  ## all tests
-	@$(BIN)/python -m pytest -m "(full or not full) and not programs" $(ARGS)
+	@$(PYTEST) -m "(full or not full) and not programs" $(ARGS)
 
 test-programs: setup  ## the tests that need nginx and the FFmpeg libraries (Debian: nginx-light, ffmpeg)
 	@$(BIN)/python -m pytest -m programs $(ARGS)

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from nlnet import ops
     from nlnet.checkpoints import from_pretrained
     from nlnet.layers import NonLocalBlock
-    from nlnet.models import build_model, insert_nonlocal, optimize_for_inference
+    from nlnet.models import build_model, insert_nonlocal, optimize_for_inference, remove_nonlocal
 
 __version__ = "0.1.0"
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "insert_nonlocal",
     "ops",
     "optimize_for_inference",
+    "remove_nonlocal",
 ]
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "build_model": "nlnet.models",
     "insert_nonlocal": "nlnet.models",
     "optimize_for_inference": "nlnet.models",
+    "remove_nonlocal": "nlnet.models",
 }
 
 

@@ -1,9 +1,10 @@
 """Ranks: which one this process is, and what they know together."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -35,6 +36,19 @@ def rank(env: Mapping[str, str] = os.environ) -> int:
 def is_first() -> bool:
     """Whether this is rank 0, which writes the run's files and prints."""
     return rank() == 0
+
+
+def several_processes(trainer: Mapping[str, Any]) -> bool:
+    """Whether these settings of the trainer mean several processes on this machine, or several machines."""
+    if str(trainer.get("num_nodes", 1)) != "1":
+        return True
+    devices = trainer.get("devices", 1)
+    if str(devices) in ("auto", "-1"):
+        return str(trainer.get("accelerator", "auto")) != "cpu" and torch.cuda.device_count() > 1
+    if not isinstance(devices, str) and isinstance(devices, Sequence):
+        return len(devices) > 1
+    text = str(devices)
+    return len([part for part in text.split(",") if part.strip()]) > 1 if "," in text else text not in ("1", "0")
 
 
 def print_once(text: str) -> None:

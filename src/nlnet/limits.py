@@ -71,6 +71,9 @@ class Limit:
 
 _RATIO = 16
 
+SCALED = 8
+"""Times `PIXELS` that a JPEG may have which is scaled while it is decoded: no more than `PIXELS` are ever in memory."""
+
 PIXELS = Limit("PIXELS", 1 << 24, "pixels", "a picture")  # 4,096 x 4,096
 FRAMES = Limit("FRAMES", 1 << 20, "frames", "a video")  # almost ten hours at 30 frames per second
 MASKS = Limit("MASK_PIXELS", 512 * MIB, "pixels", "an image's masks together")

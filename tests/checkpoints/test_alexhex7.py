@@ -1,6 +1,8 @@
 """Blocks of AlexHex7/Non-local_pytorch under their names, against its computation written out in float64."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from helpers.video_weights import relative
 from nlnet import NonLocalBlock, from_pretrained
 from nlnet.checkpoints import convert
+from nlnet.cli.convert import main
 from nlnet.errors import UserError
 
 C, D = 8, 4
@@ -108,9 +111,35 @@ def test_a_block_inside_a_network(tmp_path: Path) -> None:
 
 
 def test_one_block_at_a_time(tmp_path: Path) -> None:
-    two = state("gaussian", 2, pooled=True, norm=True, prefix="a.") | state(
-        "gaussian", 2, pooled=False, norm=True, prefix="b."
-    )
+    """The network of the program's own example has two; each, taken by its name, gives its own output."""
+    first = state("embedded_gaussian", 2, pooled=True, norm=True, prefix="nl_1.")
+    second = {key: value * 2 for key, value in state("dot_product", 2, pooled=True, norm=True, prefix="nl_2.").items()}
+    others = {"conv_1.0.weight": torch.zeros(C, 1, 3, 3), "lstm.g.weight": torch.zeros(2, 2)}
+    path = tmp_path / "net.pth"
+    torch.save(first | second | others, path)
+    with pytest.raises(UserError, match=r"one block, found 'nl_1', 'nl_2'; say which one with block=NAME"):
+        convert(path, "alexhex7")
+    with pytest.raises(UserError, match=r"block=nl_3: no block .* of this name; found 'nl_1', 'nl_2'"):
+        convert(path, "alexhex7", block="nl_3")
+    x = torch.randn(2, C, *SIZE[2], generator=torch.Generator().manual_seed(1))
+    for name, weights, mode in (("nl_1", first, "embedded_gaussian"), ("nl_2.", second, "dot_product")):
+        converted = convert(path, "alexhex7", block=name, pairwise=mode)
+        own = {key[len("nl_1.") :]: value for key, value in weights.items()}
+        assert set(converted.report.mapped) == set(weights)
+        with torch.no_grad():
+            assert relative(converted.build()(x), block(own, mode, 2, x)) < 1e-5
+
+
+def test_command_takes_one_block(command: Callable[..., Any], tmp_path: Path) -> None:
+    two = {
+        f"{name}.{key}": value for name in "ab" for key, value in state("gaussian", 1, pooled=True, norm=True).items()
+    }
     torch.save(two, tmp_path / "two.pth")
-    with pytest.raises(UserError, match=r"one block.*'a\.', 'b\.'"):
-        convert(tmp_path / "two.pth", "alexhex7")
+    out = tmp_path / "block.pt"
+    code, text, _ = command(main, str(tmp_path / "two.pth"), "--source", "alexhex7", "--block", "b", "--out", str(out))
+    assert code == 0
+    assert "mapped     b.g.0.weight -> g.weight" in text
+    assert torch.equal(from_pretrained(out).g.weight, two["b.g.0.weight"])
+    code, _, errors = command(main, str(tmp_path / "two.pth"), "--source", "torchvision", "--block", "b")
+    assert code == 1
+    assert "block=b: nothing of torchvision is read from a block; leave it out" in errors

@@ -38,18 +38,19 @@ def image_file(path: Path, weights: Mapping[str, Tensor]) -> None:
     path.write_bytes(pickle.dumps({key: value.numpy() for key, value in weights.items()}, protocol=2))
 
 
-def slowfast_file(path: Path, weights: Mapping[str, Tensor], instantiation: str = "softmax") -> None:
+def slowfast_file(path: Path, weights: Mapping[str, Tensor], instantiation: str = "softmax", arch: str = "i3d") -> None:
     counts = {key.replace("running_mean", "num_batches_tracked"): torch.tensor(7) for key in weights if "mean" in key}
     cfg = (
         f"NONLOCAL: {{INSTANTIATION: {instantiation}, LOCATION: [[[]], [[1, 3]], [[1, 3, 5]], [[]]],"
-        " GROUP: [[1], [1], [1], [1]], POOL: [[[1, 2, 2], [1, 2, 2]], [[1, 2, 2], [1, 2, 2]]]}\nMODEL: {ARCH: i3d}\n"
+        " GROUP: [[1], [1], [1], [1]], POOL: [[[1, 2, 2], [1, 2, 2]], [[1, 2, 2], [1, 2, 2]]]}\n"
+        f"MODEL: {{ARCH: {arch}}}\n"
     )
     content = {"epoch": 1, "model_state": dict(weights) | counts, "optimizer_state": {"lr": 0.1}, "cfg": cfg}
     torch.save(content, path)
 
 
 def slowfast_dot_file(path: Path, weights: Mapping[str, Tensor]) -> None:
-    slowfast_file(path, weights, "dot_product")
+    slowfast_file(path, weights, "dot_product", "slow")
 
 
 def gluoncv_file(path: Path, weights: Mapping[str, Tensor]) -> None:

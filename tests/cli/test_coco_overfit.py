@@ -37,13 +37,13 @@ SETTINGS = (
 @pytest.fixture
 def fine_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo network with masks of 28 x 28, as the full networks have them; its own are half as fine."""
-    coarse = detection._demo_parts
+    coarse = detection.demo_parts
 
     def fine(kind: str, *sizes: int) -> dict[str, Any]:
         parts = coarse(kind, *sizes)
         return parts | ({"mask_roi_pool": MultiScaleRoIAlign(list("0123"), 14, 2)} if kind == "mask" else {})
 
-    monkeypatch.setattr(detection, "_demo_parts", fine)
+    monkeypatch.setattr(detection, "demo_parts", fine)
 
 
 @pytest.mark.full

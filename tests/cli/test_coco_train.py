@@ -10,6 +10,7 @@ import yaml
 from helpers.coco_process import judge
 from helpers.processes import run_process, run_ranks, train_command, train_rank
 from helpers.signalling import killer
+from nlnet.cli.compare import main as compare
 from nlnet.config.compose import compose, options
 from nlnet.config.resolve import load, resolve
 from nlnet.data.synthetic.shapes import build
@@ -108,6 +109,48 @@ def test_the_run_directory_holds_what_a_run_leaves(finished):
     assert losses == {"train/loss"} | {f"train/loss_{name}" for name in names}
     checkpoint = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)
     assert any(".nonlocal_before." in name for name in checkpoint["state_dict"])
+
+
+def test_a_detector_is_compared_by_what_its_run_wrote(finished, command):
+    """The folder alone: its settings name the data, whose annotations are read."""
+    figures, run_dir = finished
+    code, out, err = command(compare, str(run_dir), str(run_dir / "predictions.json"), "--samples", "5", "--json")
+    assert code == 0, err
+    row = json.loads(out)["mask_AP"]
+    assert row["a"] == pytest.approx(figures["val/mask_AP"], abs=1e-6)
+    assert (row["difference"], row["low"], row["high"]) == (0, 0, 0)
+
+
+@pytest.mark.full
+def test_evaluations_of_detectors_are_compared_as_they_were_written(shards, tmp_path, command):
+    """Guesses near the truth against those of a new network: the figures are those that the evaluations logged."""
+    found = {}
+    for name, more in (("new", []), ("guesses", GUESSES)):
+        overrides = settings("coco_mask_nl", shards, tmp_path / name, *more)
+        figures, objects = train(load([*overrides, "trainer.max_steps=1"]))
+        found[name] = figures, str(objects["run_dir"])
+    (low, a), (high, b) = found["new"], found["guesses"]
+    code, _, err = command(compare, a, b)
+    assert code == 1
+    assert "helpers" in err  # a class that nobody allowed
+    assert "or give the annotations with --truth FILE" in err
+    code, out, err = command(compare, a, b, "--samples", "20", "--json", "--truth", str(truth_file(shards, tmp_path)))
+    assert code == 0, err
+    rows = json.loads(out[out.index("{\n") :])
+    assert rows["images"] == VAL
+    for part in ("box", "mask"):
+        for name in ("AP", "AP50", "AP75"):
+            row = rows[f"{part}_{name}"]
+            assert (row["a"], row["b"]) == pytest.approx(
+                (low[f"val/{part}_{name}"], high[f"val/{part}_{name}"]), abs=1e-6
+            )
+    assert rows["box_AP"]["low"] > 0
+
+
+def truth_file(shards, folder):
+    path = folder / "truth.json"
+    path.write_text(json.dumps(make_data(load(settings("coco_mask_nl", shards, folder))).ground_truth()))
+    return path
 
 
 MOMENTS = [("batch_start", 3), ("inside_step", 2), ("validation", 2), ("validation", 5), ("batch_start", 7)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.processes import eval_rank, run_ranks
+from nlnet.cli.compare import main as compare_main
 from nlnet.cli.eval import main
 from nlnet.config.resolve import load as load_config
 from nlnet.config.run_config import load_run_config
@@ -50,6 +51,22 @@ def test_center_is_the_validation_of_training_and_writes_its_scores(checkpoints,
         recomputed, _ = predictions.metrics()
         for name, value in recomputed.items():
             assert again[f"val/{name}"] == np.float32(value)
+        rules = json.loads((file.parent / "summary.json").read_text())["rules"]
+        assert list(rules) == (["mAP"] if kind == "multilabel" else [])
+
+
+def test_evaluations_are_compared_as_they_were_written(checkpoints, tmp_path, command):
+    """Both kinds, by folder; the figures are those that the evaluations logged."""
+    for kind, (path, figures) in checkpoints.items():
+        logs = tmp_path / kind
+        evaluate(load_run_config([f"ckpt_path={path}", f"paths.log_dir={logs}"]))
+        (file,) = logs.rglob(FILE)
+        code, out, err = command(compare_main, str(file.parent), str(file.parent), "--samples", "20", "--json")
+        assert code == 0, err
+        name = "mAP" if kind == "multilabel" else "top1"
+        row = json.loads(out[out.index("{\n") :])[name]  # after what the evaluation said
+        assert row["a"] == pytest.approx(figures[f"val/{name}"], abs=1e-6)
+        assert (row["difference"], row["low"], row["high"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_what_cannot_be_done(tmp_path: Path, command: Callable[..., Any]) -> Non
     ckpt, out = f"ckpt_path={tmp_path / 'x.ckpt'}", f"out={tmp_path / 'found.json'}"
     (tmp_path / "in").mkdir()
     for source, words in (
-        (tmp_path / "in", "no image in it; a detector looks at .jpeg, .jpg, .png files"),
+        (tmp_path / "in", "no image in it; a detector looks at .jfif, .jpe, .jpeg, .jpg, .mpo, .png files"),
         (tmp_path / "gone", "there is no such file or folder"),
         (tmp_path / "x.ckpt", "no image could be read"),
     ):
@@ -105,3 +105,43 @@ def test_what_cannot_be_done(tmp_path: Path, command: Callable[..., Any]) -> Non
     code, _, err = command(main, ckpt, f"source={tmp_path / 'in'}", out, "device=cpu")
     assert code == 1
     assert "its weights are not those of the network it names" in err
+
+
+def test_pictures_of_a_prediction_are_no_images_to_look_at(tmp_path: Path, command: Callable[..., Any]) -> None:
+    """Whichever prediction drew them, and wherever they were moved to."""
+    save(tmp_path / "x.ckpt", "mask")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_image(folder / "a.png", 64, 48, 1)
+    common = f"ckpt_path={tmp_path / 'x.ckpt'}", f"source={folder}", "device=cpu"
+    for out in ("found.json", "found.json", "again.json"):  # all within the folder
+        code, said, err = command(main, *common, f"out={folder / out}")
+        assert code == 0, err
+        assert [row["name"] for row in json.loads((folder / out).read_text())["images"]] == ["a.png"]
+    assert "left out: 1 pictures that a prediction drew, such as found/a.png.png" in said
+    (folder / "again" / "a.png.png").rename(folder / "moved.png")
+    (folder / "found" / "b.png").write_bytes((folder / "a.png").read_bytes())  # anybody's, where this one draws
+    code, said, _ = command(main, *common, f"out={folder / 'found.json'}")
+    assert "left out: 3 pictures" in said
+    for source in (folder / "moved.png", folder / "again.json", folder / "found"):
+        code, _, err = command(main, common[0], f"source={source}", "device=cpu", f"out={folder / 'other.json'}")
+        assert code == (0 if source.name == "found" else 1)  # b.png is an image there
+        if source.name == "moved.png":
+            assert "nothing but pictures that a prediction drew; give the images themselves" in err
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("in/a.png", "would replace an image or a video"), ("in.json", "among the images to look at; give another out")],
+)
+def test_results_replace_no_image(out: str, words: str, tmp_path: Path, command: Callable[..., Any]) -> None:
+    save(tmp_path / "x.ckpt", "mask")
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "a.png", 64, 48, 1)
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    ckpt, source = f"ckpt_path={tmp_path / 'x.ckpt'}", f"source={tmp_path / 'in'}"
+    code, _, err = command(main, ckpt, source, f"out={tmp_path / out}", "device=cpu")
+    assert code == 1
+    assert words in err
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.png"]
+    assert (tmp_path / "in" / "a.png").read_bytes() == before

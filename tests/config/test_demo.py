@@ -27,6 +27,7 @@ def test_the_command_line_and_the_debug_group_win_over_the_demo():
 def test_an_empty_variable_is_no_shards(monkeypatch):
     monkeypatch.setenv("CHARADES_SHARDS", "")
     assert runs_demo(compose(NL), NL)
+    assert resolve(compose(NL), NL).demo  # as `make demo` does
     monkeypatch.setenv("CHARADES_SHARDS", "/data/charades")
     assert not runs_demo(compose(NL), NL)
 

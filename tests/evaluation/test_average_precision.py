@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from nlnet.data.batches.sampling import active_classes
 from nlnet.data.shards.manifest import Sample
-from nlnet.evaluation.average_precision import average_precision, charades_map
+from nlnet.evaluation.average_precision import (
+    all_videos_map,
+    average_precision,
+    charades_average_precisions,
+    charades_map,
+)
+from nlnet.evaluation.metrics import compute_metrics
 from nlnet.evaluation.video_metrics import VideoMetrics
 
 
@@ -32,6 +38,68 @@ def test_average_precision_equals_the_definition_with_ties(pairs):
     positives = np.array([positive for _, positive in pairs], dtype=float)
     ours = average_precision(torch.tensor(scores), torch.tensor(positives)).item()
     assert ours == pytest.approx(reference_ap(scores, positives), nan_ok=True, abs=1e-12)
+
+
+def official_map(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """The rule of Charades' own program, step by step: the mean, and the average precision of each class.
+
+    A video without labels is not scored, which leaves minus infinity. A class' videos are ranked by a stable sort, and
+    its average precision is the mean of the precisions at its positives.
+    """
+    ranked_by = np.where(labels.any(1, keepdims=True), scores, -np.inf)
+    precisions = np.full(labels.shape[1], np.nan)
+    for k in range(labels.shape[1]):
+        order = sorted(range(len(labels)), key=lambda row: -ranked_by[row, k])  # Python's sort is stable
+        right = wrong = 0
+        total = 0.0
+        for row in order:
+            if labels[row, k]:
+                right += 1
+                total += right / (right + wrong)
+            else:
+                wrong += 1
+        if right:
+            precisions[k] = total / right
+    return float(precisions[~np.isnan(precisions)].mean()), precisions
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_charades_map_is_that_of_the_official_rule(seed):
+    """With videos without labels, classes that nobody has, and scores that are equal, as half precision makes them."""
+    rng = np.random.default_rng(seed)
+    videos, classes = int(rng.integers(5, 80)), int(rng.integers(2, 12))
+    labels = (rng.random((videos, classes)) < rng.uniform(0.05, 0.4)).astype(np.float32)
+    labels[rng.random(videos) < 0.25] = 0
+    labels[:, rng.integers(classes)] = 0
+    labels[rng.integers(videos), (np.flatnonzero(labels.sum(0) == 0)[0] + 1) % classes] = 1
+    levels = int(rng.integers(2, 40))
+    scores = (rng.integers(0, levels, (videos, classes)) / levels).astype(np.float32)
+    assert (labels.sum(0) == 0).any()
+    expected, per_class = official_map(scores, labels)
+    found = charades_map(torch.from_numpy(scores), torch.from_numpy(labels))
+    assert found.item() == pytest.approx(expected, abs=1e-12)
+    each = charades_average_precisions(torch.from_numpy(scores), torch.from_numpy(labels)).numpy()
+    np.testing.assert_allclose(each, per_class, atol=1e-12, equal_nan=True)
+    metrics, absent = compute_metrics("multilabel", torch.from_numpy(scores), torch.from_numpy(labels))
+    assert metrics["mAP"].item() == pytest.approx(expected, abs=1e-12)
+    assert absent == np.flatnonzero(np.isnan(per_class)).tolist()
+
+
+def test_without_empty_videos_and_ties_both_figures_are_the_same():
+    rng = np.random.default_rng(5)
+    scores = torch.from_numpy(rng.permutation(200 * 7).reshape(200, 7) / 1400)
+    targets = torch.from_numpy((rng.random((200, 7)) < 0.2).astype(np.float32))
+    targets[:, 0] = 1 - targets[:, 1:].amax(1)
+    assert charades_map(scores, targets).item() == pytest.approx(all_videos_map(scores, targets).item(), abs=1e-12)
+    metrics, _ = compute_metrics("multilabel", scores, targets)
+    assert "videos_without_label" not in metrics
+
+
+def test_without_any_positive_there_is_no_figure():
+    metrics, absent = compute_metrics("multilabel", torch.rand(4, 3), torch.zeros(4, 3))
+    assert metrics["mAP"].isnan()
+    assert absent == [0, 1, 2]
+    assert metrics["videos_without_label"] == 4
 
 
 def test_without_ties_it_is_the_mean_precision_at_the_positives():
@@ -75,14 +143,20 @@ def test_charades_figures_from_intervals_to_map():
     scores = rng.uniform(size=(40, classes))
     per_class = [reference_ap(scores[:, c], test[:, c]) for c in range(classes)]
     expected = np.mean(per_class[:-1])
-    assert charades_map(torch.tensor(scores), torch.tensor(test)).item() == pytest.approx(expected, abs=1e-12)
+    assert all_videos_map(torch.tensor(scores), torch.tensor(test)).item() == pytest.approx(expected, abs=1e-12)
+    labeled = test.any(1)
+    assert (~labeled).sum() == 4
+    official = [reference_ap(scores[labeled, c], test[labeled, c]) for c in range(classes)]
+    assert np.mean(official[:-1]) > expected + 1e-3
 
     metric = VideoMetrics("multilabel", {"first": [0, 1]})
     for part in (slice(25, 40), slice(0, 25)):
         metric.update(torch.arange(40)[part], torch.tensor(scores)[part], torch.tensor(test)[part])
     figures = metric.compute()
-    assert figures["mAP"].item() == pytest.approx(expected, abs=1e-6)
-    assert figures["mAP_first"].item() == pytest.approx(np.mean(per_class[:2]), abs=1e-6)
+    assert figures["all_videos_mAP"].item() == pytest.approx(expected, abs=1e-6)
+    assert figures["mAP"].item() == pytest.approx(np.mean(official[:-1]), abs=1e-6)
+    assert figures["mAP_first"].item() == pytest.approx(np.mean(official[:2]), abs=1e-6)
+    assert figures["videos_without_label"] == 4
     assert metric.absent_classes == [classes - 1]
 
 

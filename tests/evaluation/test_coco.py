@@ -172,3 +172,26 @@ def test_results_are_in_cocos_format():
 def test_another_kind_is_refused(world):
     with pytest.raises(ValueError, match="kind='segm'; known: box, mask, keypoint"):
         average_precisions(world[0], [], "segm")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", [0, -7, 2**40])
+def test_an_object_counts_whatever_its_id(world, kind, first):
+    truth, results, _ = world
+    moved = truth | {"annotations": [row | {"id": first + k} for k, row in enumerate(truth["annotations"])]}
+    assert average_precisions(moved, results, kind, sigmas=SIGMAS) == average_precisions(
+        truth, results, kind, sigmas=SIGMAS
+    )
+
+
+def test_one_object_with_id_0_is_found_where_pycocotools_itself_does_not(tmp_path):
+    row = {"id": 0, "image_id": 0, "category_id": 0, "bbox": [12, 14, 38, 24], "area": 912, "iscrowd": 0}
+    truth = {"images": [{"id": 0}], "categories": [{"id": 0, "name": "thing"}], "annotations": [row]}
+    results = [{"image_id": 0, "category_id": 0, "bbox": row["bbox"], "score": 0.5}]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(results))
+    assert judge(tmp_path / "truth.json", tmp_path / "found.json", "bbox", ())[0] == 0
+    assert average_precisions(truth, results, "box")["AP"] == pytest.approx(1)
+    truth["annotations"] = [row | {"id": 1}]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert judge(tmp_path / "truth.json", tmp_path / "found.json", "bbox", ())[0] == pytest.approx(1)

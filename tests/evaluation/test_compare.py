@@ -1,5 +1,6 @@
 """Paired bootstrap: against plain statistics, and against doing it video by video."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +38,58 @@ def test_counts_weigh_average_precision_like_repeated_videos():
         rows = np.repeat(np.arange(40), count)
         expected = charades_map(torch.from_numpy(scores[rows]), torch.from_numpy(targets[rows]))
         assert value == pytest.approx(float(expected), abs=1e-12)
+
+
+def few(positives, seed):
+    """40 videos of which so many have a label."""
+    predictions = made("multilabel", seed, n=40, strength=2)
+    targets = np.zeros_like(predictions.targets)
+    targets[range(positives), range(positives)] = 1
+    return replace(predictions, targets=targets)
+
+
+def test_resamplings_without_a_positive_are_left_out_and_counted():
+    """One video with a label of 40: (1 - 1/40)^40 = 36 % of the drawings miss it."""
+    a, b = few(1, 1), few(1, 2)
+    a = replace(a, views=np.where(np.arange(40)[:, None, None] == 0, 0, a.views).astype(np.float32))
+    row = compare(a, b, samples=1000)[0]
+    assert row.name == "mAP"
+    assert row.a == 1  # among the videos with a label, of which there is one
+    assert row.undefined == pytest.approx(363, abs=60)
+    assert (row.low, row.high) == (0, 0)
+    two = replace(a, targets=few(2, 1).targets), replace(b, targets=few(2, 1).targets)
+    row = compare(*two, samples=1000)[0]
+    assert 0 < row.undefined < 250
+    assert row.low <= row.difference <= row.high
+    assert np.isfinite([row.difference, row.low, row.high]).all()
+
+
+def test_the_command_says_what_has_no_value(tmp_path, command):
+    for name, positives in (("none", 0), ("one", 1)):
+        for which, seed in (("a", 1), ("b", 2)):
+            (tmp_path / name / which).mkdir(parents=True)
+            few(positives, seed).save(tmp_path / name / which / FILE)
+    code, out, _ = command(main, str(tmp_path / "none/a"), str(tmp_path / "none/b"), "--samples", "50")
+    assert code == 0
+    assert out.splitlines()[-1].endswith("no value: no positive among the samples")
+    _, out, _ = command(main, str(tmp_path / "none/a"), str(tmp_path / "none/b"), "--samples", "50", "--json")
+    assert json.loads(out)["mAP"] == {
+        "name": "mAP", "a": None, "b": None, "both": None, "difference": None, "low": None, "high": None,
+        "undefined": 50,
+    }  # fmt: skip
+    _, out, _ = command(main, str(tmp_path / "one/a"), str(tmp_path / "one/b"), "--samples", "50")
+    assert "resamplings without a positive are left out)" in out
+    _, out, _ = command(main, str(tmp_path / "one/a"), str(tmp_path / "one/b"), "--samples", "1", "--seed", "0")
+    assert "nan" not in out
+
+
+def test_map_of_a_comparison_is_that_of_the_evaluation():
+    predictions = made("multilabel", 1)
+    predictions.targets[:50] = 0
+    figures, _ = predictions.metrics()
+    row = compare(predictions, predictions, samples=2)[0]
+    assert row.a == pytest.approx(float(figures["mAP"]), abs=1e-12)
+    assert float(figures["mAP"]) > float(figures["all_videos_mAP"])
 
 
 def test_the_interval_of_an_accuracy_is_that_of_the_paired_normal_distribution():

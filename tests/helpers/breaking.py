@@ -57,3 +57,8 @@ class SpoilRank(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_rank == 1:
             batch["inputs"][0] = torch.inf
+
+
+def halving(optimizer: torch.optim.Optimizer, total_steps: int) -> Any:
+    """A schedule that knows its last rate alone: half of it at every step."""
+    return torch.optim.lr_scheduler.MultiplicativeLR(optimizer, lambda _: 0.5)

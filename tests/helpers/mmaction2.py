@@ -31,13 +31,19 @@ def network(config: str, **backbone: Any) -> tuple[nn.Module, Path]:
     Raises ImportError where it is not installed; `make peers` installs it.
     """
     models = module("mmaction.models")
-    package = Path(sys.modules["mmaction"].__file__ or "").parent
-    file = package / ".mim" / "configs" / "recognition" / f"{config}.py"
-    settings: Mapping[str, Any] = read_config(file)["model"]
-    plain = {k: v for k, v in settings["backbone"].items() if k not in ("type", "pretrained", "pretrained2d")}
-    head = {k: v for k, v in settings["cls_head"].items() if k not in ("type", "average_clips")}
-    make = getattr(models.backbones, settings["backbone"]["type"])
+    model, file = settings(f"recognition/{config}")
+    plain = {k: v for k, v in model["backbone"].items() if k not in ("type", "pretrained", "pretrained2d")}
+    head = {k: v for k, v in model["cls_head"].items() if k not in ("type", "average_clips")}
+    make = getattr(models.backbones, model["backbone"]["type"])
     return Recognizer(make(**plain | backbone), models.heads.I3DHead(**head)), file
+
+
+def settings(config: str) -> tuple[Mapping[str, Any], Path]:
+    """`model` of one of its own configuration files, and that file. Raises ImportError where it is not installed."""
+    module("mmaction.models")
+    package = Path(sys.modules["mmaction"].__file__ or "").parent
+    file = package / ".mim" / "configs" / f"{config}.py"
+    return read_config(file)["model"], file
 
 
 def module(name: str) -> types.ModuleType:

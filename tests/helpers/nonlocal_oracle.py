@@ -60,7 +60,7 @@ def map_by_hand(block: NonLocalBlock, x: Tensor) -> tuple[Tensor, Tensor]:
     query, key = positions(query), positions(key)
     if block.pairwise == "concatenation":
         pairs = [query[:, :, None].expand(-1, -1, key.shape[1], -1), key[:, None].expand(-1, query.shape[1], -1, -1)]
-        f = F.relu(torch.cat(pairs, 3) @ block.concat_project.weight.flatten())
+        f = F.relu(block.concat_project(torch.cat(pairs, 3).permute(0, 3, 1, 2)).squeeze(1))
     else:
         f = query @ key.transpose(1, 2) * block.scale
     if block.pairwise in ("gaussian", "embedded_gaussian"):

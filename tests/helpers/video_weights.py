@@ -107,6 +107,9 @@ class Program:
     subsample: bool = True
     softmax: bool = True
     group_frames: Mapping[int, int] | None = None
+    strides: Mapping[int, int] = field(default_factory=dict)
+    """Of stages, where not 1 in res2 and 2 in the others."""
+    dilations: Mapping[int, int] = field(default_factory=dict)
 
 
 def forward(layout: Layout, program: Program, weights: Mapping[str, Tensor], name: Name, x: Tensor) -> Tensor:
@@ -124,9 +127,11 @@ def forward(layout: Layout, program: Program, weights: Mapping[str, Tensor], nam
 
     def conv(y: Tensor, layer: Layer, stride: int = 1) -> Tensor:
         kernel = w(layer).unsqueeze(2) if layout.image else w(layer)
-        padding = tuple(n // 2 for n in kernel.shape[2:])
         frames = program.stem_stride if layer[0] == "stem" else 1
-        return norm(F.conv3d(y, kernel, stride=(frames, stride, stride), padding=padding), layer)
+        spread = program.dilations.get(layer[1], 1) if layer[0] == "conv2" else 1
+        t, row, column = (n // 2 for n in kernel.shape[2:])
+        padding, dilation = (t, row * spread, column * spread), (1, spread, spread)
+        return norm(F.conv3d(y, kernel, stride=(frames, stride, stride), padding=padding, dilation=dilation), layer)
 
     def block(y: Tensor, stage: int, i: int) -> Tensor:
         groups = (program.group_frames or {}).get(stage)
@@ -149,7 +154,7 @@ def forward(layout: Layout, program: Program, weights: Mapping[str, Tensor], nam
     y = F.max_pool3d(conv(x.double(), ("stem", 1, 0), 2).relu(), *program.pool1)
     for stage, depth in enumerate(layout.depths, start=2):
         for i in range(depth):
-            stride = 2 if i == 0 and stage > 2 else 1
+            stride = program.strides.get(stage, 2 if stage > 2 else 1) if i == 0 else 1
             z = conv(y, ("conv1", stage, i)).relu()
             z = conv(conv(z, ("conv2", stage, i), stride).relu(), ("conv3", stage, i))
             y = (z + (conv(y, ("down", stage, i), stride) if i == 0 else y)).relu()

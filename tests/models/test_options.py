@@ -55,6 +55,17 @@ def test_the_papers_geometry_is_table_1() -> None:
     assert sizes == [(16, 112, 112), (8, 56, 56), (8, 56, 56), (4, 56, 56), *halves]
 
 
+def test_strides_and_dilations_of_a_stage() -> None:
+    """A stage at stride 1 keeps the map, and its kernels see as far apart as the dilation says, padded by as much."""
+    model = on_meta("slow_r50", spatial_strides={"res5": 1}, dilations={"res5": 2})
+    convs = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv3d) and m.kernel_size[1] == 3}
+    spread = {name: (m.dilation, m.padding) for name, m in convs.items() if m.dilation != (1, 1, 1)}
+    assert spread == {f"res5.{i}.conv2": ((1, 2, 2), (0, 2, 2)) for i in range(3)}
+    with torch.device("meta"):
+        assert model.features(torch.empty(1, 3, 4, 224, 224)).shape == (1, 2048, 4, 14, 14)
+    assert model.state_dict().keys() == on_meta("slow_r50").state_dict().keys()
+
+
 def test_slow_keeps_all_frames_and_looks_at_three_in_res4_and_res5() -> None:
     for name, depth in (("slow_r50", 6), ("slow_r101", 23)):
         blocks = [*(f"res4.{i}" for i in range(depth)), *(f"res5.{i}" for i in range(3))]

@@ -39,6 +39,23 @@ def numbers(row):
     return {name: float(cell) for name, cell in row.items() if cell}
 
 
+def as_before(metrics):
+    """The figures under the names of that version, whose mAP had all videos; one of these has no label.
+
+    Those of single views changed with it: views of one video that score the same now rank one after the other.
+    """
+    if "val/all_videos_mAP" not in metrics:
+        return metrics
+    now = dict(metrics)
+    assert now.pop("val/videos_without_label") == 1
+    assert now["val/mAP"] >= now["val/all_videos_mAP"]
+    now["val/mAP"] = now.pop("val/all_videos_mAP")
+    if "val/clip_mAP" in now:
+        assert now["val/clip_mAP"] == pytest.approx(0.84698, **CLOSE)
+        now["val/clip_mAP"] = 0.85059
+    return now
+
+
 def test_a_killed_run_goes_on_with_the_same_losses(run, capsys):
     words = ["experiment=charades_nl", "size=demo", f"data.shards={MADE / 'shards'}", "data.batch_size=8"]
     words += ["data.eval_batch_size=8", "data.num_workers=0", "trainer.max_epochs=2", "trainer.val_check_interval=2"]
@@ -52,7 +69,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(run, capsys):
     ours, theirs = read_rows(run / "metrics.csv"), read_rows(MADE / "metrics.csv")
     assert len(ours) == len(theirs) == 12
     for our, their in zip(ours, theirs, strict=True):
-        assert numbers(our) == pytest.approx(numbers(their), **CLOSE)
+        assert as_before(numbers(our)) == pytest.approx(numbers(their), **CLOSE)
     record = json.loads((run / "summary.json").read_text())
     assert (record["status"], record["samples_read"]) == ("finished", 64)  # those before the kill too
 
@@ -64,7 +81,7 @@ def test_its_checkpoint_gives_the_same_metrics(run, tmp_path, protocol):
     metrics = evaluate(
         load_run_config([*words, f"data.shards={MADE / 'shards'}", f"paths.log_dir={tmp_path / 'eval'}"])
     )
-    assert metrics == pytest.approx(json.loads((MADE / "metrics.json").read_text())[protocol], **CLOSE)
+    assert as_before(metrics) == pytest.approx(json.loads((MADE / "metrics.json").read_text())[protocol], **CLOSE)
 
 
 def test_its_checkpoint_predicts_the_same(run, tmp_path):

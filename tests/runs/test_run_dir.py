@@ -4,10 +4,10 @@ import os
 import pytest
 
 from nlnet.errors import UserError
+from nlnet.runs.continuing.which import last_run_dir
 from nlnet.runs.run_dir import (
     RunKey,
     create,
-    last_run_dir,
     mark_failed,
     new_run_dir,
     newest_checkpoint,
@@ -86,7 +86,6 @@ def test_a_record_says_failed_on_a_disk_that_takes_nothing_more(tmp_path):
 def test_names_say_demo_and_a_requeued_job_has_its_folder_back(tmp_path):
     assert new_run_dir(DEMO, tmp_path, env={}).name.endswith("_charades_nl-demo")
     first = new_run_dir(REAL, tmp_path, env={})
-    create(first)
     assert new_run_dir(REAL, tmp_path, env={}) != first
     job = new_run_dir(REAL, tmp_path, env={"SLURM_JOB_ID": "42"})
     create(job)

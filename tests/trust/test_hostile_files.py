@@ -102,7 +102,7 @@ HUB = {"_target_": "torch.hub.load", "repo_or_dir": ".", "model": "x", "source":
         ("logger.x", {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "OUTSIDE"}, "outside of the run"),
         ("callbacks.best.filename", "../../../outside", "outside of the run"),
         ("data.frames", 10**9, r"data\.frames=1000000000: expected a whole number"),
-        ("model.nonlocal_options.inner_channels", 10**6, "weights are not those of"),
+        ("model.nonlocal_options.inner_channels", 60_000, "weights are not those of"),
     ],
 )
 def test_a_run_folder_chooses_no_code_no_place_and_no_host(

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from nlnet.cli.eval import main as evaluate
 from nlnet.config.resolve import load
 from nlnet.errors import UserError
-from nlnet.runs.settings_diff import differences
+from nlnet.runs.continuing.differences import differences
 from nlnet.runs.train import train
 from nlnet.text import MASK, masked
 

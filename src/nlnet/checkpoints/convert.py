@@ -1,5 +1,6 @@
 """From a foreign checkpoint to our state dict and the arguments of the network that gives the same logits."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from nlnet.errors import UserError, nearest
 from nlnet.saving import replacing
 from nlnet.sealing import save_sealed
 
-Reader = Callable[[Path, Path | None], Source]
+Reader = Callable[..., Source]
 
 SOURCES: Mapping[str, Reader] = {
     "caffe2": caffe2.read,
@@ -28,7 +29,7 @@ SOURCES: Mapping[str, Reader] = {
     "alexhex7": alexhex7.read,
     "torchvision": torchvision.read,
 }
-"""What can be converted; each reads a file, with a configuration beside it where its program has one."""
+"""What can be converted; each reads a file, with what else of `convert`'s arguments it names."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,22 @@ class Converted:
 
 
 def convert(
-    path: str | Path, source: str, *, config: str | Path | None = None, allow: Sequence[str] = (), **model: Any
+    path: str | Path,
+    source: str,
+    *,
+    config: str | Path | None = None,
+    block: str | None = None,
+    allow: Sequence[str] = (),
+    **model: Any,
 ) -> Converted:
     """The weights in `path`, a checkpoint of the program `source`, as ours, and the network they belong to.
 
     Args:
         path: the file.
         source: a name in `SOURCES`.
-        config: the program's own configuration of the network, where what it computes is not in the file (mmaction2).
+        config: the program's own configuration of the network, where what it computes is not in the file (mmaction2,
+            slowfast, and caffe2 for SlowFast's files). Every setting of the network is converted or refused.
+        block: the one to take where a file has several (alexhex7), by the beginning of its keys, such as "nl_1".
         allow: patterns of left-over and missing keys that are no error, such as "fc.*".
         model: arguments of `build_model` that are known better than from the file; for a 2-D ResNet, the `name` of
             the network to inflate it into. For a block alone, arguments of `NonLocalBlock`.
@@ -74,9 +83,11 @@ def convert(
     """
     if source not in SOURCES:
         raise UserError(f"source {source!r} is unknown; {nearest(source, SOURCES)}")
-    read = _read(source, Path(path), None if config is None else Path(config))
+    beside = {"config": None if config is None else Path(config), "block": block}
+    read = _read(source, Path(path), {name: value for name, value in beside.items() if value is not None}, model)
     report = Report(training=[key for key in read.tensors if rename(key, [(p, "") for p in read.training]) is not None])
-    targets = {key: rename(key, read.rules) for key in read.tensors if key not in report.training}
+    weights = [key for key in read.tensors if key not in report.training]
+    targets = {key: None if rename(key, read.apart) else rename(key, read.rules) for key in weights}
     ours = {target: read.tensors[key] for key, target in targets.items() if target is not None}
     arguments = {**read.model, **model}
     if "channels" not in arguments:
@@ -88,15 +99,20 @@ def convert(
     return Converted(state, arguments, report, source)
 
 
-def _read(source: str, path: Path, config: Path | None) -> Source:
+def _read(source: str, path: Path, beside: Mapping[str, Any], model: Mapping[str, Any]) -> Source:
+    takes = inspect.signature(SOURCES[source]).parameters
+    for name, value in beside.items():
+        if name not in takes:
+            raise UserError(f"{name}={value}: nothing of {source} is read from a {name}; leave it out")
+    where = beside.get("config", path)
     try:
-        return SOURCES[source](path, config)
+        return SOURCES[source](path, **beside, **{name: value for name, value in model.items() if name in takes})
     except OSError as error:
-        raise UserError(f"{config or path}: cannot be read: {error}") from error
+        raise UserError(f"{where}: cannot be read: {error}") from error
     except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{config or path}: not what {source} writes: {type(error).__name__}: {error}") from error
+        raise UserError(f"{where}: not what {source} writes: {type(error).__name__}: {error}") from error
 
 
 def _check_known(arguments: Mapping[str, Any], unknown: Mapping[str, str], path: str) -> None:
@@ -139,7 +155,9 @@ def _fill(
 def _leave(read: Source, key: str, report: Report) -> None:
     """A key that no rule knows is left over, but for an equal copy of one that a rule does know."""
     original = rename(key, read.copies)
-    if original is None or original not in read.tensors:
+    if (why := rename(key, read.apart)) is not None:
+        report.left_over[key] = why
+    elif original is None or original not in read.tensors:
         report.left_over[key] = "no rule knows it"
     elif torch.equal(read.tensors[key], read.tensors[original]):
         report.folded[key] = f"a copy of {original}"

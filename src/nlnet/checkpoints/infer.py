@@ -51,7 +51,7 @@ def _network(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     depth = "r101" if any(key.startswith("res4.6.") for key in kernels) else "r50"
     reasons = []
     for name in (name for name in NETWORKS if name.endswith(depth)):
-        for inflation in ("3x1x1", "3x3x3") if name.startswith("i3d") else ("3x1x1",):
+        for inflation in ("3x1x1",) if name.startswith("c2d") else ("3x1x1", "3x3x3"):
             model = {"name": name, "inflation": inflation}
             wrong = _mismatch(kernels, {k: s for k, s in shapes(model).items() if len(s) == 5})
             if wrong is None:

@@ -19,7 +19,8 @@ def main() -> None:
 def _convert() -> None:
     arguments = _parser().parse_args()
     model = dict(_setting(text) for text in arguments.set)
-    converted = convert(arguments.path, arguments.source, config=arguments.config, allow=arguments.allow, **model)
+    options = {"config": arguments.config, "block": arguments.block, "allow": arguments.allow}
+    converted = convert(arguments.path, arguments.source, **(options | model))
     for line in (*converted.report.lines(), "", *_summary(converted)):
         say(line)
     if arguments.out:
@@ -31,7 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nlnet-convert", description=__doc__)
     parser.add_argument("path", type=Path, metavar="SRC", help="the checkpoint")
     parser.add_argument("--source", required=True, choices=list(SOURCES), help="the program that wrote it")
-    parser.add_argument("--config", type=Path, help="the configuration it was trained with (mmaction2, slowfast)")
+    parser.add_argument(
+        "--config", type=Path, help="the configuration it was trained with (mmaction2, slowfast, caffe2)"
+    )
+    parser.add_argument("--block", help="the one to take out of several, as its keys begin (alexhex7)")
     parser.add_argument("--out", type=Path, help="write the network here")
     parser.add_argument(
         "--set",
@@ -60,3 +64,7 @@ def _setting(text: str) -> tuple[str, Any]:
 def _summary(converted: Converted) -> tuple[str, str]:
     chosen = ", ".join(f"{key}={value}" for key, value in converted.model.items())
     return converted.report.counts(), f"network: {chosen}"
+
+
+if __name__ == "__main__":
+    main()

@@ -23,3 +23,7 @@ def _export() -> None:
     difference = export(from_pretrained(arguments.path), arguments.out, arguments.format)
     size = arguments.out.stat().st_size / 2**20
     say(f"written: {arguments.out} ({size:.1f} MiB), logits within {difference:.1e} of the network's")
+
+
+if __name__ == "__main__":
+    main()

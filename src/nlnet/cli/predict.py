@@ -53,3 +53,7 @@ def _quoted(override: str) -> str:
         return override
     escaped = value.replace("'", "\\'")
     return f"{key}='{escaped}'"
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -23,10 +24,16 @@ def settings_from(cfg: DictConfig) -> Settings:
     if OmegaConf.is_missing(cfg, "source") and "${source}" in OmegaConf.to_yaml(cfg):
         raise UserError(f"source= is not set, {_HOW}")
     values = {str(name): value for name, value in cfg.items() if name not in ("source", "hydra")}
-    for name in ("annotations", "videos"):
-        values[name] = Path(str(values[name])).expanduser()
+    values["videos"] = Path(str(values["videos"])).expanduser()
+    several = [Path(str(path)).expanduser() for path in _listed(values["annotations"])]
+    values["annotations"] = several[0] if len(several) == 1 else tuple(several)
     values["out"] = str(values["out"])
     return Settings(**values)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A value, or the values of a list."""
+    return list(value) if OmegaConf.is_list(value) and value else [value]
 
 
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="prepare")
@@ -42,3 +49,7 @@ def _job(cfg: DictConfig) -> None:
 def main() -> None:
     """The console command `nlnet-prepare`."""
     run(_job, "prepare")
+
+
+if __name__ == "__main__":
+    main()

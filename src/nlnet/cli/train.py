@@ -8,25 +8,60 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nlnet.cli.errors import run
+from nlnet.cli.errors import message_of, run, say_error, show_version
 from nlnet.config.paths import config_dir
 from nlnet.config.resolve import resolve
+from nlnet.config.words import read_words, split_words
 from nlnet.errors import UserError
-from nlnet.renamed import current_overrides
-from nlnet.text import masked
+from nlnet.text import line, masked, say
+
+_points: list[tuple[str, float | None, str | None]] = []
+"""The points of a multirun that ran in this process: its words, the metric that it returned, why it failed."""
 
 
 @hydra.main(config_path=config_dir(), config_name="train", version_base="1.3")
 def _job(cfg: DictConfig) -> float | None:
-    _mask_sweep()
+    words = list(HydraConfig.get().overrides.task)
     # Within Hydra's job too, which would report an error in its own words before passing it on.
-    return run(lambda: _optimized(resolve(cfg, list(HydraConfig.get().overrides.task))))
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return run(lambda: _optimized(resolve(cfg, words)))
+    _mask_sweep()
+    return run(lambda: _point(cfg, words))
+
+
+def _point(cfg: DictConfig, words: list[str]) -> float | None:
+    """One point of a multirun, whose mistake does not end the others."""
+    value, failure = None, None
+    try:
+        value = _optimized(resolve(cfg, words))
+    except Exception as error:
+        if (failure := message_of(error)) is None:
+            failure = f"{type(error).__name__}: {error}"
+            sys.excepthook(type(error), error, error.__traceback__)
+        else:
+            say_error(failure)
+        if "basic_sweeper" not in str(HydraConfig.get().sweeper.get("_target_")):  # others take an error as an outcome
+            raise UserError(failure) from error
+    finally:
+        _points.append((" ".join(words), value, failure))
+    return value
+
+
+def _table() -> None:
+    """What became of every point, and exit code 1 if one has failed."""
+    failed = [failure for _, _, failure in _points if failure is not None]
+    if failed:
+        say(f"{len(failed)} of {len(_points)} points failed:")
+        for number, (words, value, failure) in enumerate(_points):
+            outcome = f"failed: {line(failure)}" if failure is not None else "" if value is None else f"{value:.4f}"
+            say(f"  {number}  {words}  {outcome}")
+        sys.exit(1)
 
 
 def _mask_sweep() -> None:
     """Hydra keeps the command line of a sweep in a file."""
     path = Path(HydraConfig.get().sweep.dir) / "multirun.yaml"
-    if HydraConfig.get().mode == RunMode.MULTIRUN and path.is_file():
+    if path.is_file():
         content = OmegaConf.to_container(OmegaConf.load(path))
         if masked(content) != content:
             OmegaConf.save(OmegaConf.create(masked(content)), path)
@@ -45,11 +80,28 @@ def _optimized(cfg: DictConfig) -> float | None:
     metrics, _ = train(cfg)
     value = metrics.get(cfg.optimized_metric)
     if value is None and cfg.train and not cfg.trainer.get("fast_dev_run"):
-        raise UserError(f"optimized_metric={cfg.optimized_metric}: this run logged {', '.join(sorted(metrics))}")
+        found = f"optimized_metric={cfg.optimized_metric}: this run logged {', '.join(sorted(metrics))}"
+        if cfg.trainer.get("limit_val_batches") not in (0, 0.0):
+            raise UserError(found)
+        say(f"{found}; without a validation it returns nothing")
     return value
 
 
 def main() -> None:
     """The console command `nlnet-train`."""
-    sys.argv[1:] = current_overrides(sys.argv[1:])
-    run(_job)
+    run(_main)
+
+
+def _main() -> None:
+    flags, words = split_words(sys.argv[1:])
+    if "--version" in flags:
+        show_version()
+        return
+    sys.argv[1:] = [*flags, *read_words(words)]
+    _points.clear()
+    _job()
+    _table()
+
+
+if __name__ == "__main__":
+    main()

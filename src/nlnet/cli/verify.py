@@ -76,3 +76,7 @@ def main() -> None:
     report = run(lambda: _check(arguments), "verify")
     _say(report)
     sys.exit(1 if report.findings else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,21 @@ from nlnet.errors import UserError, nearest
 
 _KEY = re.compile(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)")
 _MISSING_KEY = re.compile(r"Key '([^']+)' is not in struct")
+_EXISTS = re.compile(r"Could not append to config. An item is already at '([^']+)'")
 _OPTION = re.compile(r"Could not find '([^']+)/([^'/]+)'")
+
+_PLUGINS = {
+    ("hydra/sweeper", "optuna"): "hydra-optuna-sweeper",
+    ("hydra/sweeper", "ax"): "hydra-ax-sweeper",
+    ("hydra/sweeper", "nevergrad"): "hydra-nevergrad-sweeper",
+    ("hydra/launcher", "joblib"): "hydra-joblib-launcher",
+    ("hydra/launcher", "submitit"): "hydra-submitit-launcher, and hydra/launcher=submitit_slurm or submitit_local",
+    ("hydra/launcher", "submitit_local"): "hydra-submitit-launcher",
+    ("hydra/launcher", "submitit_slurm"): "hydra-submitit-launcher",
+    ("hydra/launcher", "ray"): "hydra-ray-launcher",
+    ("hydra/launcher", "rq"): "hydra-rq-launcher",
+}
+"""(group, option) of Hydra's plugins -> what to install."""
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:
@@ -37,22 +51,39 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train") -> DictCo
 
 def explain(error: Exception, config_name: str = "train") -> Exception:
     """A UserError with the nearest names for one of Hydra's composition errors; any other error as it is."""
+    if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
+        return UserError(f"a group is given a value that is none of its choices ({error}); type GROUP=NAME")
     if not isinstance(error, (HydraException, InterpolationResolutionError, MissingMandatoryValue, ValidationError)):
         return error
     text = str(error)
     if match := _OPTION.search(text):
-        group, option = match[1], match[2]
-        return UserError(f"{group}={option}: there is no such {group}; {nearest(option, options(group))}")
+        return _no_option(match[1], match[2])
+    if match := _EXISTS.search(text):
+        return UserError(f"+{match[1]}: {match[1]} exists, and + is for new keys: leave the + out")
     if match := _KEY.search(text):
         key = match[1].lstrip("+~")
         others = {*keys(config_name), *groups()} - {key}
         return UserError(f"{key}: there is no such key in this configuration; {nearest(key, others)}")
-    return UserError(*text.splitlines())
+    return UserError(" ".join(text.split()))
+
+
+def _no_option(group: str, option: str) -> UserError:
+    if plugin := _PLUGINS.get((group, option)):
+        return UserError(f"{group}={option}: its plugin is not installed here; pip install {plugin}")
+    names = options(group)
+    known = nearest(option, names)
+    if known.startswith("known"):  # not all of them: the user's own first
+        own = [name for name in names if any((root / group / f"{name}.yaml").is_file() for root in user_folders())]
+        known = f"known: {', '.join([*own, *(name for name in names if name not in own)][:20])}, ..."
+    return UserError(f"{group}={option}: there is no such {group}; {known}")
 
 
 def options(group: str) -> list[str]:
     """The choices of a configuration group. A name that starts with `_` is a base of others, not a choice."""
-    return sorted({path.stem for root in search_path() for path in (root / group).glob("[!_]*.yaml")})
+    below = "**/" if group == "experiment" else ""  # experiments may lie in folders; elsewhere these are groups
+    folders = [root / group for root in search_path()]
+    found = [path.relative_to(root) for root in folders for path in root.glob(f"{below}[!_]*.yaml")]
+    return sorted({str(path.with_suffix("")) for path in found})
 
 
 def groups() -> list[str]:

@@ -1,8 +1,11 @@
 """The one place where a name in a configuration becomes an object."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import hydra.utils
@@ -38,6 +41,7 @@ def instantiate(node: Any, allow: Sequence[str] = (), **kwargs: Any) -> Any:
 def find_allowed(key: str, target: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
     """The class or function `target`, which `key` names. Raises UserError where it is not allowed, or not there."""
     check_allowed(key, target, allow)
+    see_working_folder(allow)
     found = find_target(target, (*ALLOWED, *allow), key)
     meant = f"{found.__module__}.{found.__name__}" in _FUNCTIONS or target in _FUNCTIONS
     meant = meant or is_within(target, allow) or is_within(found.__module__, _FUNCTIONS_OF)
@@ -51,12 +55,22 @@ def import_modules(names: Sequence[str], allow: Sequence[str] = ()) -> None:
 
     Raises UserError where one is not of an allowed package, or not there.
     """
+    see_working_folder(allow)
     for name in names:
         check_allowed("extras.imports", name, allow)
         try:
             import_module(name)
         except ModuleNotFoundError as error:
             raise UserError(f"extras.imports: {name} cannot be imported: {error}; is it installed here?") from error
+
+
+def see_working_folder(packages: Sequence[str]) -> None:
+    """Let modules of the working folder be found where the user has named them; what is installed comes first."""
+    here = str(Path.cwd())
+    for package in {name.partition(".")[0] for name in packages}:
+        there = Path(here, package).is_dir() or Path(here, f"{package}.py").is_file()
+        if there and here not in sys.path and find_spec(package) is None:
+            sys.path.append(here)
 
 
 def check_allowed(key: str, target: str, allow: Sequence[str] = ()) -> None:

@@ -9,12 +9,13 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from nlnet.checkpoints.files import read_file
+from nlnet.config.check import check
 from nlnet.config.compose import compose, groups, keys
 from nlnet.config.protocol import is_protocol, protocol_config
 from nlnet.config.resolve import changed, load
 from nlnet.config.saved import saved_settings
+from nlnet.config.words import read_words
 from nlnet.errors import UserError, nearest
-from nlnet.renamed import current_overrides
 from nlnet.text import is_masked
 from nlnet.trust.settings import plain_arguments
 
@@ -25,7 +26,7 @@ def load_run_config(overrides: Sequence[str]) -> DictConfig:
     A file of nlnet-convert has no run: it gets the configuration of a training with these `overrides`, and its own
     network. Raises UserError for a checkpoint that is not there, for unknown keys, and for a mixture of demo and real.
     """
-    parsed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(current_overrides(overrides))}
+    parsed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(read_words(overrides))}
     if "ckpt_path" not in parsed:
         raise UserError("ckpt_path is missing: give ckpt_path=RUN/checkpoints/best.ckpt")
     path = Path(str(parsed["ckpt_path"].value())).absolute()
@@ -44,7 +45,9 @@ def load_run_config(overrides: Sequence[str]) -> DictConfig:
     demo = bool(cfg.demo) and not ((parsed.keys() & {"data.shards", "data"}) and cfg.data.shards)
     _refuse_missing_shards(cfg, path)
     new = {"ckpt_path": str(path), "task_name": "eval", "protocol": protocol, "paths.run_dir": None, "demo": demo}
-    return changed(cfg, new)
+    cfg = changed(cfg, new)
+    check(cfg)
+    return cfg
 
 
 def _with_overrides(saved: Path, overrides: Mapping[str, Override]) -> DictConfig:

@@ -1,7 +1,7 @@
 """Average precision by the COCO protocol, computed by pycocotools over all images at once."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -11,6 +11,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
+
+from nlnet.data.annotations.coco_masks import usable_segmentation
 
 KINDS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 """Our word for what is compared, and pycocotools'."""
@@ -63,9 +65,11 @@ def average_precisions(
     *,
     image_ids: Iterable[int] | None = None,
     sigmas: Sequence[float] | None = None,
+    matched: Callable[[COCOeval], object] | None = None,
 ) -> dict[str, float]:
     """The metrics in `METRICS[kind]`; -1 where the ground truth has nothing to find, as pycocotools says it.
 
+    An object without a mask is neither found nor missed in a comparison of masks: its box is a crowd's there.
     Masks are judged without the boxes of the results, so that an instance is small or large by the area of its mask,
     as on COCO's server; keypoints with them.
 
@@ -75,19 +79,22 @@ def average_precisions(
         kind: "box", "mask" or "keypoint".
         image_ids: the images to count; all of the ground truth if None.
         sigmas: of every keypoint, for the object keypoint similarity; pycocotools' 17 of people if None.
+        matched: called with pycocotools' evaluation once it knows which detection matches what.
 
     Raises ValueError for another kind.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}; known: {', '.join(KINDS)}")
     with redirect_stdout(io.StringIO()):  # it reports in print statements
-        truth = _index(ground_truth)
+        truth = _index(_with_masks(ground_truth) if kind == "mask" else ground_truth)
         evaluation = COCOeval(truth, _load(truth, results, kind), KINDS[kind])
         if image_ids is not None:
             evaluation.params.imgIds = sorted(image_ids)
         if kind == "keypoint" and sigmas is not None:
             evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
         evaluation.evaluate()
+        if matched is not None:
+            matched(evaluation)
         evaluation.accumulate()
         evaluation.summarize()
     return {name: float(value) for name, value in zip(METRICS[kind], evaluation.stats, strict=False)}
@@ -95,8 +102,9 @@ def average_precisions(
 
 def _index(ground_truth: Mapping[str, Any]) -> COCO:
     coco = COCO()
-    # The evaluation writes into annotations.
-    annotations = [dict(annotation) for annotation in ground_truth["annotations"]]
+    # Copies, for the evaluation writes into them. Numbered anew from 1: it keeps the id of what a detection matched,
+    # and takes 0 for "nothing".
+    annotations = [{**row, "id": number} for number, row in enumerate(ground_truth["annotations"], start=1)]
     coco.dataset = {
         "images": list(ground_truth["images"]),
         "categories": list(ground_truth["categories"]),
@@ -104,6 +112,16 @@ def _index(ground_truth: Mapping[str, Any]) -> COCO:
     }
     coco.createIndex()
     return coco
+
+
+def _with_masks(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
+    rows = []
+    for row in ground_truth["annotations"]:
+        mask = usable_segmentation(row.get("segmentation"))
+        x, y, width, height = row["bbox"]
+        box = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+        rows.append({**row, "segmentation": mask} if mask else {**row, "segmentation": box, "iscrowd": 1})
+    return {**ground_truth, "annotations": rows}
 
 
 def _load(truth: COCO, results: Iterable[Mapping[str, Any]], kind: str) -> COCO:

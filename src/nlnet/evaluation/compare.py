@@ -1,6 +1,6 @@
 """Two models on the same videos: the difference of their metrics, with a paired bootstrap interval."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,20 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of two models and of both together, their difference b - a, and the interval that holds it."""
+    """A metric of two models and of both together, their difference b - a, and the interval that holds it.
+
+    `undefined` resamplings had no value, for they drew no positive; the interval is that of the others, and is not a
+    number where there is none. `both` is None where two models' results cannot be put together.
+    """
 
     name: str
     a: float
     b: float
-    both: float
+    both: float | None
     difference: float
     low: float
     high: float
+    undefined: int = 0
 
 
 def compare(
@@ -58,21 +63,43 @@ def compare(
     scores = {"a": a.scores, "b": b.scores, "both": _mean_scores(a) + _mean_scores(b)}
     statistics = {name: _statistics(a.kind, value, a.targets, further or {}) for name, value in scores.items()}
     everything = np.ones((1, len(a.keys)), np.int64)
-    rng = np.random.default_rng(seed)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in statistics["a"]}
-    for first in range(0, samples, _RESAMPLINGS):
-        counts_SN = rng.multinomial(
-            len(a.keys), np.full(len(a.keys), 1 / len(a.keys)), min(_RESAMPLINGS, samples - first)
-        )
+    for counts_SN in drawings(len(a.keys), samples, seed):
         for name, values in drawn.items():
             values.append(statistics["b"][name](counts_SN) - statistics["a"][name](counts_SN))
+    return [
+        difference(
+            name,
+            {which: float(statistics[which][name](everything)[0]) for which in scores},
+            np.concatenate(values),
+            confidence,
+        )
+        for name, values in drawn.items()
+    ]
+
+
+def drawings(count: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of `count` things was drawn in `samples` resamplings with replacement: (S, count), S at a time."""
+    rng = np.random.default_rng(seed)
+    for first in range(0, samples, _RESAMPLINGS):
+        yield rng.multinomial(count, np.full(count, 1 / count), min(_RESAMPLINGS, samples - first))
+
+
+def difference(name: str, own: Mapping[str, float], drawn_S: np.ndarray, confidence: float) -> Difference:
+    """The metric `name` of "a", "b" and perhaps "both", and the interval of the resampled differences b - a."""
     rest = (1 - confidence) / 2
-    result = []
-    for name, values in drawn.items():
-        own = {which: float(statistics[which][name](everything)[0]) for which in scores}
-        low, high = np.quantile(np.concatenate(values), (rest, 1 - rest))
-        result.append(Difference(name, **own, difference=own["b"] - own["a"], low=float(low), high=float(high)))
-    return result
+    defined = drawn_S[~np.isnan(drawn_S)]
+    low, high = np.quantile(defined, (rest, 1 - rest)) if len(defined) else (np.nan, np.nan)
+    return Difference(
+        name,
+        own["a"],
+        own["b"],
+        own.get("both"),
+        difference=own["b"] - own["a"],
+        low=float(low),
+        high=float(high),
+        undefined=len(drawn_S) - len(defined),
+    )
 
 
 def _mean_scores(predictions: Predictions) -> np.ndarray:
@@ -129,31 +156,32 @@ def _mean_statistic(hits_N: np.ndarray) -> Statistic:
 
 
 def map_statistic(scores_NK: np.ndarray, targets_NK: np.ndarray) -> Statistic:
-    """Average precision as `nlnet.evaluation.average_precision` defines it, with videos that count several times.
+    """`nlnet.evaluation.average_precision.charades_map`, with videos that count several times; nan without a positive.
 
-    Ranks are found once: over the ranked videos r of a class, with weights w and labels y, it is
-    sum_r w_r y_r P(e_r) / sum_r w_r y_r: P(e) is the precision down to rank e, e_r the last rank with r's score.
+    Ranks are found once. A positive that was drawn w times takes the ranks s + 1 ... s + w, after the s places and h
+    positives of the videos before it, and adds sum_{i=1..w} (h + i) / (s + i) = w - (s - h) (H(s + w) - H(s)) to the
+    precisions, H being the harmonic numbers.
     """
+    labeled = np.flatnonzero((targets_NK != 0).any(1))
+    harmonic = np.concatenate([[0.0], (1 / np.arange(1, len(targets_NK) + 1)).cumsum()])
     classes = []
-    for scores_N, labels_N in zip(scores_NK.T, targets_NK.T, strict=True):
-        if not labels_N.any():
-            continue
-        order = np.argsort(-scores_N, kind="stable")
-        ranked = scores_N[order]
-        positives = np.flatnonzero(labels_N[order])
-        ends = np.searchsorted(-ranked, -ranked[positives], side="right") - 1
-        classes.append((order, positives, ends, np.searchsorted(positives, ends, side="right") - 1))
+    for scores_N, labels_N in zip(scores_NK[labeled].T, targets_NK[labeled].T, strict=True):
+        if labels_N.any():
+            order = np.argsort(-scores_N, kind="stable")
+            classes.append((labeled[order], np.flatnonzero(labels_N[order])))
 
     def mean_average_precision(counts_SN: np.ndarray) -> np.ndarray:
         counts_NS = np.ascontiguousarray(counts_SN.T, dtype=np.int32)
-        precisions = np.full((len(classes), len(counts_SN)), np.nan)
-        for k, (order, positives, ends, last_positive) in enumerate(classes):
+        precisions, drawn_classes = np.zeros(len(counts_SN)), np.zeros(len(counts_SN))
+        for order, positives in classes:
             weights_NS = counts_NS[order]
             gains = weights_NS[positives]
-            seen, found = weights_NS.cumsum(0)[ends], gains.cumsum(0)[last_positive]
+            before = weights_NS.cumsum(0)[positives] - gains
+            found = gains.cumsum(0) - gains
             total = gains.sum(0)
-            drawn = total > 0
-            precisions[k, drawn] = (gains * found / np.maximum(seen, 1)).sum(0)[drawn] / total[drawn]
-        return np.nanmean(precisions, axis=0)
+            sums = (gains - (before - found) * (harmonic[before + gains] - harmonic[before])).sum(0)
+            precisions += np.where(total > 0, sums / np.maximum(total, 1), 0)
+            drawn_classes += total > 0
+        return np.where(drawn_classes > 0, precisions / np.maximum(drawn_classes, 1), np.nan)
 
     return mean_average_precision

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nlnet.errors import UserError
-from nlnet.evaluation.average_precision import class_average_precisions
+from nlnet.evaluation.average_precision import all_videos_map, charades_average_precisions
 from nlnet.text import shown
 
 KINDS = ("multilabel", "multiclass")
@@ -27,8 +27,10 @@ def compute_metrics(
 ) -> tuple[dict[str, Tensor], list[int]]:
     """The metrics of a kind of task, then the further ones; and the classes no sample has, left out of the mAP.
 
-    multilabel: `mAP`, the Charades mean average precision; for every named group of classes `mAP_<group>` and
-    `AUROC_<group>`. multiclass: `top1` and `top5`, fractions of samples whose class is among the highest 1 and 5.
+    multilabel: `mAP`, the Charades mean average precision (see `charades_map`); `all_videos_mAP`, which has the videos
+    without any label as negatives, and `videos_without_label`, their number, where there are any; for every named group
+    of classes `mAP_<group>`, part of the `mAP`, and `AUROC_<group>`.
+    multiclass: `top1` and `top5`, fractions of samples whose class is among the highest 1 and 5.
 
     Shapes: scores (N, K); targets (N, K) of 0 and 1 for multilabel, (N,) of class indices for multiclass.
     Raises UserError where a further metric fails, gives no single number, or has the name of another.
@@ -58,8 +60,10 @@ def hits(scores_NK: Tensor, targets_N: Tensor) -> dict[int, Tensor]:
 def _multilabel(
     scores_NK: Tensor, targets_NK: Tensor, groups: Mapping[str, Sequence[int]]
 ) -> tuple[dict[str, Tensor], list[int]]:
-    precisions = class_average_precisions(scores_NK, targets_NK)
-    metrics = {"mAP": precisions.nanmean()}
+    precisions = charades_average_precisions(scores_NK, targets_NK)
+    metrics = {"mAP": precisions.nanmean(), "all_videos_mAP": all_videos_map(scores_NK, targets_NK)}
+    if empty := int((targets_NK == 0).all(1).sum()):
+        metrics["videos_without_label"] = torch.tensor(float(empty))
     for name, classes in groups.items():
         from torchmetrics.functional.classification import binary_auroc  # here: its import takes seconds
 

@@ -21,8 +21,11 @@ from nlnet.reading import parse_json
 from nlnet.saving import replacing
 
 FILE = "predictions.parquet"
+DETECTIONS = "predictions.json"
+"""What an evaluation of a detector writes instead, in COCO's result format."""
 FORMAT = 1
 _WRONG = (KeyError, ValueError, TypeError, OSError, IndexError, AttributeError, RecursionError)  # of a foreign file
+_OF_CLIPS = ("mAP", "top1", "top5")
 _ROWS = 256  # written at a time: with 30 views of 400 classes, 12 MB
 
 
@@ -82,8 +85,8 @@ class Predictions:
             views = torch.from_numpy(self.views)
             first, _ = compute_metrics(self.kind, views[:, 0], targets)
             each, _ = compute_metrics(self.kind, views.flatten(0, 1), targets.repeat_interleave(count, 0))
-            result |= {f"clip1_{name}": value for name, value in first.items()}
-            result |= {f"clip_{name}": value for name, value in each.items()}
+            result |= {f"clip1_{name}": first[name] for name in _OF_CLIPS if name in first}
+            result |= {f"clip_{name}": each[name] for name in _OF_CLIPS if name in each}
         return result | {"videos": torch.tensor(float(len(self.keys)))}, absent
 
     def save(self, path: Path) -> None:
@@ -114,6 +117,13 @@ class Predictions:
             pa.ListArray.from_arrays(offsets, vectors),
         ]
         return pa.table(columns, schema=schema)
+
+
+def is_detection(path: Path) -> bool:
+    """Whether `path` is a file of detections, or the folder of an evaluation that wrote no other predictions."""
+    if path.is_dir():
+        return (path / DETECTIONS).is_file() and not (path / FILE).is_file()
+    return path.suffix == ".json"
 
 
 def load(path: Path) -> Predictions:

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nlnet.layers.dims import BATCH_NORM, CONV, DROPOUT, check_arguments, check_map
+from nlnet.layers.dims import BATCH_NORM, CONV, DROPOUT, Layer, check_arguments, check_map
+from nlnet.layers.pointwise import point_conv
 from nlnet.ops import PYRAMID, asymmetric
 
 
-class _AsymmetricBlock(nn.Module):
+class _AsymmetricBlock(Layer):
     """fuse([W y, high]), y attending from the positions of high to the anchors of low: what APNB and AFNB share."""
 
     ratio: ClassVar[int]
@@ -135,7 +136,7 @@ def _embedding(channels: int, out_channels: int, dims: int) -> nn.Sequential:
 
 
 def _zero_conv(channels: int, out_channels: int, dims: int) -> nn.Module:
-    conv = CONV[dims](channels, out_channels, kernel_size=1)
+    conv = point_conv(dims, channels, out_channels, zero=True)
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
     return conv

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from nlnet.layers.dims import CONV, check_arguments, check_map
+from nlnet.layers.dims import CONV, Layer, check_arguments, check_map
 from nlnet.ops import criss_cross
 
 
-class CrissCrossAttention(nn.Module):
+class CrissCrossAttention(Layer):
     """x <- x + gamma * y(x), `recurrence` times;  y_i = sum_{j in cross(i)} softmax_j(query_i . key_j) value_j.
 
     where:
@@ -48,6 +48,11 @@ class CrissCrossAttention(nn.Module):
         self.key_conv = conv(channels, inner, kernel_size=1)
         self.value_conv = conv(channels, channels, kernel_size=1)
         self.gamma = nn.Parameter(torch.zeros(1))
+
+    def reset_parameters(self) -> None:
+        """PyTorch's start for the convolutions, zero for gamma."""
+        super().reset_parameters()
+        nn.init.zeros_(self.gamma)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [T,] H, W) -> the same shape."""

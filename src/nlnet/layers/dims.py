@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from nlnet.errors import UserError
+
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 DROPOUT = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
@@ -27,3 +29,21 @@ def check_map(layer: str, name: str, x: Tensor, channels: int, dims: int) -> Non
     """Refuse with ValueError what is not (B, `channels`, [T, [H,]] W) or has no positions."""
     if x.ndim != dims + 2 or x.shape[1] != channels or 0 in x.shape[2:]:
         raise ValueError(f"{expected_map(layer, name, channels, dims)} with no length 0, got {tuple(x.shape)}")
+
+
+class Layer(nn.Module):
+    """A layer of this package."""
+
+    def reset_parameters(self) -> None:
+        """Start everything in the layer anew: parameters and the buffers of norms, on any device."""
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if module is not self and callable(reset):
+                reset()
+
+    def __prepare_scriptable__(self) -> None:
+        """What `torch.jit.script` asks first, of every module in a network."""
+        raise UserError(
+            f"{type(self).__name__}: torch.jit.script cannot read its code; use torch.export.export(model, (x,)) or "
+            "torch.jit.trace(model, x)."
+        )

@@ -35,6 +35,11 @@ class FrozenAffine(nn.Module):
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
 
+    def reset_parameters(self) -> None:
+        """s = 1 and b = 0."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
     @classmethod
     def from_batch_norm(cls, norm: nn.modules.batchnorm._BatchNorm) -> Self:
         """What `norm` computes in eval mode: s = gamma / sqrt(var + eps), b = beta - mean * s.

@@ -5,11 +5,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from nlnet.layers.dims import CONV, check_arguments, check_map
+from nlnet.layers.dims import CONV, Layer, check_arguments, check_map
+from nlnet.layers.pointwise import point_conv
 from nlnet.ops import global_context
 
 
-class GlobalContextBlock(nn.Module):
+class GlobalContextBlock(Layer):
     """z_i = x_i * sigmoid(t_mul(y)) + t_add(y),  y = sum_j softmax_j(mask(x_j)) x_j,  t(y) = W2 ReLU(LN(W1 y)).
 
     where:
@@ -61,20 +62,14 @@ class GlobalContextBlock(nn.Module):
         if inner < 1:
             raise ValueError(f"GlobalContextBlock: {channels} channels at a ratio of {ratio:.4g} leave none")
         self.channels, self.dims = channels, dims
-        self.conv_mask = CONV[dims](channels, 1, kernel_size=1) if pooling == "att" else None
+        self.conv_mask = point_conv(dims, channels, 1, start="fan_in") if pooling == "att" else None
         self.channel_add_conv = _transform(channels, inner, dims) if "channel_add" in fusion else None
         self.channel_mul_conv = _transform(channels, inner, dims) if "channel_mul" in fusion else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """He's initialization for the mask, zeros for the last convolution of each transform."""
         if self.conv_mask is not None:
-            nn.init.kaiming_normal_(self.conv_mask.weight, nonlinearity="relu")
-            nn.init.zeros_(self.conv_mask.get_parameter("bias"))
+            self.conv_mask.reset_parameters()
         for transform in (self.channel_add_conv, self.channel_mul_conv):
-            if transform is not None:
-                for parameter in transform[-1].parameters():
-                    nn.init.zeros_(parameter)
+            for parameter in () if transform is None else transform[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def context(self, x: Tensor) -> Tensor:
         """y: (B, C, [T, [H,]] W) -> (B, C, [1, [1,]] 1)."""
@@ -104,5 +99,5 @@ def _transform(channels: int, inner: int, dims: int) -> nn.Sequential:
         conv(channels, inner, kernel_size=1),
         nn.LayerNorm([inner, *[1] * dims]),
         nn.ReLU(inplace=True),
-        conv(inner, channels, kernel_size=1),
+        point_conv(dims, inner, channels, zero=True),
     )

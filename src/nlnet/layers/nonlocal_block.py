@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from nlnet.errors import nearest
-from nlnet.layers.dims import BATCH_NORM, CONV, check_arguments, check_map, expected_map
+from nlnet.layers.dims import Layer, check_arguments, check_map, expected_map
 from nlnet.layers.frozen_affine import FrozenAffine
+from nlnet.layers.pointwise import NORM, apply_at_positions, called, is_plain, point_conv, point_weight
 from nlnet.layers.positions import (
     join,
     max_pool,
@@ -21,10 +22,10 @@ from nlnet.layers.positions import (
     to_positions,
 )
 from nlnet.layers.presets import BLOCK_PRESETS, Init, SubsampleOrder
-from nlnet.ops import PAIRWISE, Pairwise, affinity, choose_algorithm
+from nlnet.ops import PAIRWISE, Pairwise, affinity, choose_algorithm, is_recorded
 
 
-class NonLocalBlock(nn.Module):
+class NonLocalBlock(Layer):
     """z_i = x_i + BN(W y_i),  y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j): equations 1 and 6 of the paper, sections 3.1-3.3.
 
     where:
@@ -40,8 +41,8 @@ class NonLocalBlock(nn.Module):
       "concatenation": ReLU(w_f . [theta_i, phi_j]) over M, w_f (2D,) being `concat_project`.
 
     In the state dict: theta, phi, g, out (W), norm (BN), concat_project (w_f, as a 1x1 convolution 2D -> 1). The
-    convolutions hold weights only; they run as matrix products, so hooks on them are not called. In a symbolic trace
-    (torch.fx) the block is one node. An empty batch passes through.
+    convolutions run as matrix products; one that has hooks or parametrizations, or another module in its place, is
+    called. In a symbolic trace (torch.fx) the block is one node. An empty batch passes through.
 
     >>> import torch
     >>> from nlnet import NonLocalBlock
@@ -104,38 +105,26 @@ class NonLocalBlock(nn.Module):
         )
         scaled = (defaults.scale if scale is None else scale) and self.function.has_scale
         self.scale = inner**-0.5 if scaled else 1.0
-        self.init = _one_of("init", init or defaults.init, ("normal", "msra"))
+        _one_of("init", init or defaults.init, ("normal", "msra"))
+        self.init: Init = init or defaults.init
         _one_of("norm", norm, ("batch", "affine", "none"))
         self.zero_init = _one_of("zero_init", zero_init or _last(norm), ("norm", "out", "none"))
         if zero_init == "norm" and norm != "batch":
             raise ValueError(f"NonLocalBlock: zero_init='norm' needs norm='batch', whose scale is learnt; got {norm!r}")
-        conv = CONV[dims]
+        zero_out = self.zero_init == "out"
         if self.function.embeds != "input":
-            self.theta = conv(channels, inner, kernel_size=1)
-            self.phi = conv(channels, inner, kernel_size=1)
-        self.g = conv(channels, inner, kernel_size=1)
+            self.theta = point_conv(dims, channels, inner, start=self.init)
+            self.phi = point_conv(dims, channels, inner, start=self.init)
+        self.g = point_conv(dims, channels, inner, start=self.init)
         with_bias = norm == "none" or defaults.bias_before_norm if out_bias is None else out_bias
-        self.out = conv(inner, channels, kernel_size=1, bias=with_bias)
+        self.out = point_conv(dims, inner, channels, bias=with_bias, start=self.init, zero=zero_out)
         if self.function.embeds == "scalars":
-            self.concat_project = nn.Conv2d(2 * inner, 1, kernel_size=1, bias=False)
+            self.concat_project = point_conv(2, 2 * inner, 1, bias=False, start=self.init)
         self.norm: nn.Module = nn.Identity()
         if norm != "none":
-            self.norm = BATCH_NORM[dims](channels) if norm == "batch" else FrozenAffine(channels)
+            self.norm = NORM[dims](channels) if norm == "batch" else FrozenAffine(channels)
+            self.norm.zero = self.zero_init == "norm"
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Weights from N(0, 0.01) or He's initialization, biases zero; the branch itself at zero, by `zero_init`."""
-        for conv in self.children():
-            if isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-                if self.init == "normal":
-                    nn.init.normal_(conv.weight, std=0.01)
-                else:
-                    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-                if conv.bias is not None:
-                    nn.init.zeros_(conv.bias)
-        if self.zero_init != "none":
-            last = self.norm if self.zero_init == "norm" else self.out
-            nn.init.zeros_(last.get_parameter("weight"))
 
     @property
     def function(self) -> Pairwise:
@@ -152,14 +141,14 @@ class NonLocalBlock(nn.Module):
         # theta_i, phi_j and g_j, and what these are for the other functions
         query, key, value = self._embed(x, to_positions(x))
         regions, interleaved = self._regions(x.shape[2:]), self.axes == "time"
-        if regions == 1 and self._sums_first(query, key):
+        if regions == 1 and is_plain(self.out) and self._sums_first(query, key):
             # W (theta (phi^T g / M)): the part without N comes first, and y is never there
-            weight_BCD = self.out.weight.flatten(1) @ (value.mT @ key / key.shape[1])
+            weight_BCD = self.out.weight.flatten(1) @ (value.transpose(1, 2) @ key / key.shape[1])
             w_y = project_each_to_map(query, weight_BCD, self.out.bias, like=x)
         else:
             # y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j), over the positions j that meet i
             y = self.attend(*(split(t, regions, interleaved=interleaved) for t in (query, key, value)))
-            w_y = project_to_map(join(y, regions, interleaved=interleaved), self.out.weight, self.out.bias, like=x)
+            w_y = self._out(join(y, regions, interleaved=interleaved), x)
         return x + self.norm(w_y)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,7 +179,10 @@ class NonLocalBlock(nn.Module):
         rows = torch.as_tensor(positions, device=x.device)
         if rows.ndim != 1 or rows.dtype.is_floating_point or not ((rows >= 0) & (rows < x_BNC.shape[1])).all():
             raise ValueError(f"attention: expected positions (P,) in [0, {x_BNC.shape[1]}), got {positions}")
-        query, key = self._query(x_BNC[:, rows]), self._key(x, self._key_source(x))
+        w_f, some = self._w_f(), self.function.embeds == "input" or is_plain(self.theta)
+        # Only a convolution that is plain says what it makes of some positions without the others.
+        query = self._query(x_BNC[:, rows], (), w_f) if some else self._query(x_BNC, x.shape[2:], w_f)[:, rows]
+        key = self._key(x, self._key_source(x), w_f)
         regions, interleaved = self._regions(x.shape[2:]), self.axes == "time"
         if regions == 1:
             return affinity(self.pairwise, query, key, **self._scale())
@@ -214,25 +206,28 @@ class NonLocalBlock(nn.Module):
         return x + 0 * torch.stack([p.sum() for p in self.parameters()]).sum()
 
     def _embed(self, x: Tensor, x_BNC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        source = self._key_source(x)
-        value = self._pool_after(project(to_positions(source), self.g.weight, self.g.bias), source.shape[2:])
-        return self._query(x_BNC), self._key(x, source), value
+        source, w_f = self._key_source(x), self._w_f()
+        value = self._pool_after(self._embedding(self.g, to_positions(source), source.shape[2:]), source.shape[2:])
+        return self._query(x_BNC, x.shape[2:], w_f), self._key(x, source, w_f), value
 
-    def _query(self, x_BNC: Tensor) -> Tensor:
+    def _embedding(self, conv: nn.Module, x_BNC: Tensor, size: Sequence[int]) -> Tensor:
+        return apply_at_positions(conv, x_BNC, size, self.inner_channels)
+
+    def _query(self, x_BNC: Tensor, size: Sequence[int], w_f: Tensor | None) -> Tensor:
         if self.function.embeds == "input":
             return x_BNC
-        if self.function.embeds == "scalars":
-            return self._folded(x_BNC, self.theta, self._w_f()[: self.inner_channels])
-        return project(x_BNC, self.theta.weight, self.theta.bias)
+        if w_f is not None:
+            return self._folded(x_BNC, size, self.theta, w_f[: self.inner_channels])
+        return self._embedding(self.theta, x_BNC, size)
 
-    def _key(self, x: Tensor, source: Tensor) -> Tensor:
-        embeds, pooled_after = self.function.embeds, self.subsample and self.subsample_order == "after"
-        if embeds == "input":
+    def _key(self, x: Tensor, source: Tensor, w_f: Tensor | None) -> Tensor:
+        pooled_after = self.subsample and self.subsample_order == "after"
+        if self.function.embeds == "input":
             return to_positions(max_pool(x) if pooled_after else source)
-        if embeds == "scalars" and not pooled_after:
-            return self._folded(to_positions(source), self.phi, self._w_f()[self.inner_channels :])
-        phi = self._pool_after(project(to_positions(source), self.phi.weight, self.phi.bias), source.shape[2:])
-        return phi @ self._w_f()[self.inner_channels :] if embeds == "scalars" else phi
+        if w_f is not None and not pooled_after:
+            return self._folded(to_positions(source), source.shape[2:], self.phi, w_f[self.inner_channels :])
+        phi = self._pool_after(self._embedding(self.phi, to_positions(source), source.shape[2:]), source.shape[2:])
+        return phi if w_f is None else phi @ w_f[self.inner_channels :]
 
     def _key_source(self, x: Tensor) -> Tensor:
         """What phi and g are applied to."""
@@ -244,23 +239,30 @@ class NonLocalBlock(nn.Module):
             return t_BMD
         return to_positions(max_pool(to_map(t_BMD, size)))
 
-    @staticmethod
-    def _folded(x_BNC: Tensor, conv: nn.Module, w_D: Tensor) -> Tensor:
+    def _folded(self, x_BNC: Tensor, size: Sequence[int], conv: nn.Module, w_D: Tensor) -> Tensor:
         """w . conv(x) (B, N): the product of w and the weights is one channel, so the D channels are never computed."""
+        if not is_plain(conv):
+            return self._embedding(conv, x_BNC, size) @ w_D
         # By attribute: a functional call puts tensors in place of the parameters.
         weight, bias = cast(Tensor, conv.weight), cast(Tensor, conv.bias)
         return project(x_BNC, w_D[None] @ weight.flatten(1), (w_D @ bias)[None]).squeeze(2)
 
-    def _w_f(self) -> Tensor:
-        """(2D,), the weights of theta and then those of phi."""
-        return self.concat_project.weight.flatten()
+    def _w_f(self) -> Tensor | None:
+        """(2D,), the weights of theta and then those of phi, where the function has them."""
+        return point_weight(self.concat_project, 2 * self.inner_channels) if self.function.embeds == "scalars" else None
+
+    def _out(self, y_BND: Tensor, x: Tensor) -> Tensor:
+        """W y, in the layout of x."""
+        if is_plain(self.out):
+            return project_to_map(y_BND, self.out.weight, self.out.bias, like=x)
+        return called(self.out, to_map(y_BND, x.shape[2:]), self.channels)
 
     def _scale(self) -> dict[str, float]:
         return {"scale": self.scale} if self.function.has_scale else {}
 
     def _sums_first(self, query: Tensor, key: Tensor) -> bool:
         """Whether the dot product's sum over keys goes into the last convolution; half precision might overflow."""
-        if "associative" not in self.function.algorithms or query.dtype.itemsize < 4 or torch.compiler.is_exporting():
+        if "associative" not in self.function.algorithms or query.dtype.itemsize < 4 or is_recorded():
             return False
         if query.shape[1] <= self.channels:
             return False
@@ -286,7 +288,7 @@ class NonLocalBlock(nn.Module):
     def _check(self, x: Tensor) -> None:
         check_map("NonLocalBlock", "x", x, self.channels, self.dims)
         expected = expected_map("NonLocalBlock", "x", self.channels, self.dims)
-        if x.dtype != self.g.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        if is_plain(self.g) and x.dtype != self.g.weight.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"{expected} in {self.g.weight.dtype} like its weights, got {x.dtype}")
         group = self.temporal_group
         if group is not None and x.shape[2] % group:

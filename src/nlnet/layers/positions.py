@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nlnet.ops import is_recorded
+
 
 def to_positions(x: Tensor) -> Tensor:
     """(B, C, [T, [H,]] W) -> (B, N, C), a view; of a channels-last map a contiguous one."""
@@ -47,13 +49,13 @@ def project_to_map(y_BND: Tensor, weight: Tensor, bias: Tensor | None, like: Ten
 def _weights_outweigh(x_BNC: Tensor, weight: Tensor) -> bool:
     """Whether x is one clip, and much smaller than the weights: a batched product would spend its time copying their
     gradient, which a plain one has in their own layout."""
-    return not torch.compiler.is_exporting() and x_BNC.shape[0] == 1 and 2 * x_BNC.numel() <= weight.numel()
+    return not is_recorded() and x_BNC.shape[0] == 1 and 2 * x_BNC.numel() <= weight.numel()
 
 
 def project_each_to_map(y_BND: Tensor, weight_BCD: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
     """`project_to_map` with a convolution of its own for each clip."""
     if to_positions(like).is_contiguous():
-        weight_BDC = weight_BCD.mT
+        weight_BDC = weight_BCD.transpose(1, 2)
         y_BNC = torch.bmm(y_BND, weight_BDC) if bias is None else torch.baddbmm(bias, y_BND, weight_BDC)
         return to_map(y_BNC, like.shape[2:])
     y_BDN = y_BND.transpose(1, 2)

@@ -2,7 +2,7 @@
 
 from nlnet.models.build import build_model
 from nlnet.models.inference import optimize_for_inference
-from nlnet.models.insertion import insert_nonlocal
+from nlnet.models.insertion import insert_nonlocal, remove_nonlocal
 from nlnet.models.networks import NETWORKS
 from nlnet.models.resnet3d import ResNet3d
 from nlnet.models.summary import ModelSummary, describe
@@ -15,4 +15,5 @@ __all__ = [
     "describe",
     "insert_nonlocal",
     "optimize_for_inference",
+    "remove_nonlocal",
 ]

@@ -34,6 +34,8 @@ def build_model(
     pool1_padding: Literal[0, 1] = 1,
     pool1_frames: Literal[1, 2, 3] | None = None,
     pool2_frames: Literal[1, 2, 3] | None = None,
+    spatial_strides: Mapping[str, int] | None = None,
+    dilations: Mapping[str, int] | None = None,
     inflation: Literal["3x1x1", "3x3x3"] = "3x1x1",
     norm: Literal["batch", "frozen"] = "batch",
     dropout: float = 0.5,
@@ -69,6 +71,9 @@ def build_model(
         pool1_frames: the frames that pool1 spans where it halves them, if not what `geometry` says (with
             pool1_padding=1 "dense" takes three). 1 takes every other frame, as mmaction2 does.
         pool2_frames: the frames that the pool after res2 spans; 1 leaves it out. Slow has none.
+        spatial_strides: the stride along H and W of a stage, by its name, where it is not the paper's: {"res5": 1}
+            keeps the map of res4, as networks that look at regions do.
+        dilations: the dilation of a stage's 3x3 kernels along H and W, by its name, where it is not 1: {"res5": 2}.
         inflation: the kernels over three frames that i3d and slow have: "3x1x1" in the residual blocks' first
             convolution, or "3x3x3" in their second (table 2e).
         norm: "batch", or "frozen" for batch norm with constant statistics, scales and shifts (128-frame clips and
@@ -95,15 +100,17 @@ def build_model(
     counts = {name: stage.blocks for name, stage in network.stages.items()}
     positions = resolve_placement(nonlocal_blocks, counts, network.placements)
     pools = Pools(geometry, pool1_padding, pool1_frames, pool2_frames)
+    stages = _changed(network.stages, spatial_strides, dilations)
+    groups = _by_stage("nonlocal_groups", nonlocal_groups, stages)
     cubic = inflation == "3x3x3"
     options: dict[str, Any] = {"norm": "none"} if frozen else {}
     options |= block_options(nonlocal_options, _NAMED_APART) | ({} if scale is None else {"scale": scale})
     return ResNet3d(
-        network.title + _traits(cubic and any(stage.temporal for stage in network.stages.values()), frozen),
+        network.title + _traits(cubic and any(stage.temporal for stage in stages.values()), frozen),
         network.stem(pools),
-        {key: _adapted(stage, cubic, frozen) for key, stage in network.stages.items()},
+        {key: _adapted(stage, cubic, frozen) for key, stage in stages.items()},
         positions,
-        partial(_block, _groups(nonlocal_groups, network.stages), pairwise=pairwise, subsample=subsample, **options),
+        partial(_block, groups, pairwise=pairwise, subsample=subsample, **options),
         pool2=network.pool2(pools),
         norm=FrozenBatchNorm3d if frozen else nn.BatchNorm3d,
         num_classes=num_classes,
@@ -130,7 +137,20 @@ def _block(groups: Mapping[str, int], stage: str, channels: int, **options: Any)
         return NonLocalBlock(channels, dims=3, **options)
 
 
-def _groups(groups: Mapping[str, int] | None, stages: Mapping[str, Stage]) -> Mapping[str, int]:
-    for stage in groups or {}:
-        check_one_of("nonlocal_groups: stage", stage, stages)
-    return groups or {}
+def _changed(
+    stages: Mapping[str, Stage], strides: Mapping[str, int] | None, dilations: Mapping[str, int] | None
+) -> dict[str, Stage]:
+    strides = _by_stage("spatial_strides", strides, stages)
+    dilations = _by_stage("dilations", dilations, stages)
+    return {
+        name: replace(stage, stride=strides.get(name, stage.stride), dilation=dilations.get(name, stage.dilation))
+        for name, stage in stages.items()
+    }
+
+
+def _by_stage(option: str, values: Mapping[str, int] | None, stages: Mapping[str, Stage]) -> Mapping[str, int]:
+    for stage, value in (values or {}).items():
+        check_one_of(f"{option}: stage", stage, stages)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{option}: {stage}={value!r}: give a whole number, at least 1.")
+    return values or {}

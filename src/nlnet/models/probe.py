@@ -28,32 +28,51 @@ class Seen:
 
 
 def probe(
-    model: nn.Module, example_inputs: Any, modules: Mapping[str, nn.Module], inputs: Mapping[str, bool]
+    model: nn.Module,
+    example_inputs: Any,
+    modules: Mapping[str, nn.Module],
+    inputs: Mapping[str, bool],
+    *,
+    may_fail: bool = False,
 ) -> dict[str, list[Seen]]:
     """What each of `modules` gets as its first positional argument where `inputs` says so, and returns elsewhere.
 
     `model` is called once, with `example_inputs` (a tuple is unpacked), in eval mode and without gradients; train and
     eval modes, buffers and the random states of Python and torch are restored. A module called several times has
-    several entries, one never called none.
+    several entries, one never called none. With `may_fail` an error of the network ends the call, and what was seen
+    until then is returned.
     """
     seen: dict[str, list[Seen]] = {name: [] for name in modules}
 
     def watch(name: str) -> Callable[..., None]:
         if inputs[name]:
-            return lambda module, args: seen[name].append(_seen(args[0]) if args else Seen("not there"))
+            return lambda module, args, kwargs: seen[name].append(_seen(args[0]) if args else _keywords(kwargs))
         return lambda module, args, output: seen[name].append(_seen(output))
 
     handles = [
-        module.register_forward_pre_hook(watch(name)) if inputs[name] else module.register_forward_hook(watch(name))
+        module.register_forward_pre_hook(watch(name), with_kwargs=True)
+        if inputs[name]
+        else module.register_forward_hook(watch(name))
         for name, module in modules.items()
     ]
     try:
         with untouched(model), torch.no_grad():
             model(*example_inputs) if isinstance(example_inputs, tuple) else model(example_inputs)
+    except Exception:
+        if not may_fail:
+            raise
     finally:
         for handle in handles:
             handle.remove()
     return seen
+
+
+def maps_inside(model: nn.Module, example_inputs: Any, name: str, most: int = 3) -> list[str]:
+    """Names of modules in `name`, the outermost and last first, whose every output is one tensor with channels."""
+    modules = {key: module for key, module in model.named_modules() if key.startswith(f"{name}.")}
+    seen = probe(model, example_inputs, modules, dict.fromkeys(modules, False))
+    found = [key for key, values in seen.items() if values and all(value.is_map for value in values)]
+    return sorted(found, key=lambda key: (key.count("."), -found.index(key)))[:most]
 
 
 @contextmanager
@@ -108,6 +127,19 @@ def _seen(value: object) -> Seen:
     if isinstance(value, Tensor):
         description = f"a tensor of shape {tuple(value.shape)} and type {value.dtype}"
         return Seen(description, tuple(value.shape), value.dtype, value.device)
-    if isinstance(value, tuple | list | dict):
-        return Seen(f"a {type(value).__name__} of {len(value)}")
-    return Seen(f"a {type(value).__name__}")
+    if isinstance(value, dict):
+        return Seen(f"{_a(value)} of {len(value)} ({', '.join(map(str, list(value)[:5]))})")
+    if isinstance(value, tuple | list):
+        return Seen(f"{_a(value)} of {len(value)}")
+    return Seen(_a(value))
+
+
+def _keywords(kwargs: Mapping[str, object]) -> Seen:
+    names = ", ".join(f"{name}=" for name in kwargs) or "nothing"
+    return Seen(f"passed by keyword ({names}), where a block cannot stand: put it after the module that comes before")
+
+
+def _a(value: object) -> str:
+    """Such as "an OrderedDict"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

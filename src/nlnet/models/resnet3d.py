@@ -31,10 +31,10 @@ class Stem:
 class Stage:
     """A run of residual blocks at one resolution: `blocks` bottlenecks `width` wide inside and `channels` wide outside.
 
-    `stride` is the first block's, along H and W. `temporal` are the blocks that look at three frames: in their first
-    convolution (3x1x1 instead of 1x1x1), or with `cubic` in their second one (3x3x3 instead of 1x3x3). The first
-    `spatial` blocks have 3x3 kernels, the others see one position only (all if None). With `zero_init` a new block
-    passes its shortcut on.
+    `stride` is the first block's, along H and W; `dilation` that of all 3x3 kernels, along H and W. `temporal` are the
+    blocks that look at three frames: in their first convolution (3x1x1 instead of 1x1x1), or with `cubic` in their
+    second one (3x3x3 instead of 1x3x3). The first `spatial` blocks have 3x3 kernels, the others see one position only
+    (all if None). With `zero_init` a new block passes its shortcut on.
     """
 
     blocks: int
@@ -45,6 +45,7 @@ class Stage:
     cubic: bool = False
     spatial: int | None = None
     zero_init: bool = True
+    dilation: int = 1
 
 
 class Bottleneck(nn.Module):
@@ -64,11 +65,12 @@ class Bottleneck(nn.Module):
         spatial_kernel: int,
         norm: Callable[[int], nn.Module],
         zero_init: bool,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         t, u = temporal_kernels
         self.conv1, self.bn1 = _conv(channels_in, width, (t, 1, 1)), norm(width)
-        self.conv2 = _conv(width, width, (u, spatial_kernel, spatial_kernel), (1, stride, stride))
+        self.conv2 = _conv(width, width, (u, spatial_kernel, spatial_kernel), (1, stride, stride), dilation)
         self.bn2 = norm(width)
         self.conv3, self.bn3 = _conv(width, channels, (1, 1, 1)), norm(channels)
         if zero_init:
@@ -175,12 +177,20 @@ class ResNet3d(nn.Module):
 
 
 def _conv(
-    channels_in: int, channels_out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1)
+    channels_in: int,
+    channels_out: int,
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int] = (1, 1, 1),
+    dilation: int = 1,
 ) -> nn.Conv3d:
-    """A convolution without bias, from He's initialization, whose padding keeps the size but for the stride."""
+    """A convolution without bias, from He's initialization, whose padding keeps the size but for the stride.
+
+    `dilation` is that of H and W.
+    """
     time, height, width = kernel
-    padding = (time // 2, height // 2, width // 2)
-    conv = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=False)
+    padding = (time // 2, height // 2 * dilation, width // 2 * dilation)
+    spread = (1, dilation, dilation)
+    conv = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, dilation=spread, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
@@ -210,6 +220,7 @@ def _stage(
             spatial_kernel=3 if i < spatial else 1,
             norm=norm,
             zero_init=stage.zero_init,
+            dilation=stage.dilation,
         )
         if i in followed:
             layers[f"{i}_nonlocal"] = nonlocal_block(stage.channels)

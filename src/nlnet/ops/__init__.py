@@ -14,7 +14,7 @@ from nlnet.ops.pairwise import (
     gaussian,
     register_pairwise,
 )
-from nlnet.ops.pairwise.algorithms import MAP_LIMIT, choose_algorithm
+from nlnet.ops.pairwise.algorithms import MAP_LIMIT, choose_algorithm, is_recorded
 
 __all__ = [
     "MAP_LIMIT",
@@ -30,6 +30,7 @@ __all__ = [
     "embedded_gaussian",
     "gaussian",
     "global_context",
+    "is_recorded",
     "nonlocal_means",
     "pyramid_pool",
     "register_pairwise",

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nlnet.ops.derivatives import Operation, fold, unfold
 from nlnet.ops.precision import upcast
 
 CHUNK = {"cpu": 2**21, "cuda": 2**24}
@@ -35,7 +36,13 @@ def concatenation_sorted(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
 
     Shapes: a (B, N), b (B, M), g (B, M, E) -> (B, N, E).
     """
-    return _concatenation(a, b, g)[0]
+    return _OPERATION(a, b, g)
+
+
+def concatenation_stored(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """The same by storing the map, in float32 or more."""
+    weights = torch.relu(upcast(a)[:, :, None] + upcast(b)[:, None]) / b.shape[1]
+    return torch.bmm(weights, upcast(g)).to(g.dtype)
 
 
 def table_rows(m: int) -> int:
@@ -172,14 +179,18 @@ def _(
     return a.new_empty(a.shape), b.new_empty(b.shape), g.new_empty(g.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-    # The three other outputs have no gradient; tables of zeros for them would be as large as the sums.
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, *output[1:])
+# Under `torch.vmap` clips and the mapped axis are one axis. The tables are flattened over clips and have none, so the
+# gradient makes them again.
+@_concatenation.register_vmap
+def _(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Any, Any]:
+    result, *tables = _concatenation(*fold(inputs, in_dims, info.batch_size))
+    return (*unfold([result], info.batch_size), *(t[:0] for t in tables)), (0, None, None, None)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    return (None, None, None) if grad is None else _gradients(grad, *ctx.saved_tensors)
+@_gradients.register_vmap
+def _(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Any, Any]:
+    grad, *tensors = fold(inputs[:4], in_dims, info.batch_size)
+    return unfold(_gradients(grad, *tensors, *_concatenation(*tensors)[1:]), info.batch_size), (0, 0, 0)
 
 
-_concatenation.register_autograd(_backward, setup_context=_save)
+_OPERATION = Operation(_concatenation, _gradients, concatenation_stored)

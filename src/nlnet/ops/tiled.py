@@ -1,16 +1,17 @@
-"""softmax(scale query key^T) value for some queries at a time: linear in memory, for any D and E, twice differentiable.
+"""softmax(scale query key^T) value for some queries at a time: linear in memory, for any D and E.
 
 Forward and backward each compute the map, a tile of queries at a time, so that what is done to a tile between two
 matrix products stays in the cache. Between the two only its first `KEPT` numbers are kept, which saves computing these
 again. Half precision is computed in float32, tile by tile.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from nlnet.ops.derivatives import Operation, fold, in_forward_mode, unfold
 from nlnet.ops.precision import upcast
 
 TILE = 2**22
@@ -27,12 +28,27 @@ def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
     Shapes: query (B, N, D), key (B, M, D), value (B, M, E) -> (B, N, E).
     """
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-    return _attention(query, key, value, scale, KEPT if keep else 0)[0]
+    operation = Operation(
+        lambda q, k, v: _attention(q, k, v, scale, KEPT if keep else 0),
+        lambda grad, q, k, v, kept: _gradients(grad, q, k, v, kept, scale),
+        lambda q, k, v: stored(q, k, v, scale),
+    )
+    return operation(query, key, value)
 
 
 def stored(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """The same by storing the map: what `attention` is in the end, and its double backward."""
-    return torch.bmm(torch.bmm(query * scale, key.mT).softmax(dim=-1), value)
+    """The same by storing the map, in float32 or more."""
+    query, key, value, dtype = upcast(query), upcast(key), upcast(value), value.dtype
+    return torch.bmm(softmax(torch.bmm(query * scale, key.transpose(1, 2))), value).to(dtype)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """softmax_j of scores (B, N, M)."""
+    if in_forward_mode():
+        # PyTorch's own tangent of a softmax overwrites what the backward pass of that tangent needs.
+        weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+        return weights / weights.sum(dim=-1, keepdim=True)
+    return scores.softmax(dim=-1)
 
 
 class _Tile(NamedTuple):
@@ -134,32 +150,15 @@ def _(
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
-def _save(ctx: Any, inputs: Sequence[Any], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, ctx.scale, _ = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(query, key, value, output[1])
+# Under `torch.vmap` clips and the mapped axis are one axis. What is kept has no such axis, so nothing is.
+@_attention.register_vmap
+def _(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
+    result, kept = _attention(*fold(inputs[:3], in_dims, info.batch_size), inputs[3], 0)
+    return (*unfold([result], info.batch_size), kept), (0, None)
 
 
-def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    first = (None, None, None) if grad is None else _gradients(grad, *ctx.saved_tensors, ctx.scale)
-    return *first, None, None
-
-
-def _save_gradients(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
-    *tensors, _, ctx.scale = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Through the stored map: a double backward is rare, and small where it occurs."""
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
-        grad, *tensors = inputs
-        query, key, value = tensors
-        firsts = torch.autograd.grad(stored(query, key, value, ctx.scale), tensors, grad, create_graph=True)
-        return *torch.autograd.grad(firsts, inputs, grads, create_graph=again), None, None
-
-
-_attention.register_autograd(_backward, setup_context=_save)
-_gradients.register_autograd(_double_backward, setup_context=_save_gradients)
+@_gradients.register_vmap
+def _(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
+    nothing = inputs[4].new_empty(0)
+    results = _gradients(*fold(inputs[:4], in_dims, info.batch_size), nothing, inputs[5])
+    return unfold(results, info.batch_size), (0, 0, 0)

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from nlnet import limits
 from nlnet.checkpoints.mismatch import check_outline, filled
 from nlnet.data.batches.images import frame
-from nlnet.data.media.images import UNREADABLE, ImageError, open_image
-from nlnet.data.media.suffixes import IMAGE_FILES
+from nlnet.data.media.images import ImageError, check_formats, upright_image
+from nlnet.data.media.suffixes import IMAGE_FORMATS, READ_ALWAYS, image_suffixes
 from nlnet.errors import UserError
 from nlnet.evaluation.coco import encode_mask
 from nlnet.limits import TooLarge
@@ -23,6 +23,7 @@ from nlnet.models.detection.build import build_detector
 from nlnet.models.detection.resized import detect, scorers
 from nlnet.models.finite import watched
 from nlnet.prediction.drawing import draw
+from nlnet.prediction.own_output import mark, pictures_folder, without_own
 from nlnet.prediction.results import each_input, not_finite, write_results
 from nlnet.reading import read_bytes
 from nlnet.saving import replacing
@@ -78,10 +79,12 @@ def predict_images(cfg: DictConfig, file: Path, content: Mapping[str, Any], devi
 
     Raises UserError if no image can be read.
     """
-    detector, pictures = Detector(content, str(file), device), Path(cfg.out).with_suffix("")
+    formats = check_formats(cfg.image_formats, "image_formats")
+    pictures = pictures_folder(cfg.out, str(cfg.source))
+    detector = Detector(content, str(file), device)
 
     def look(image_file: ImageFile) -> dict[str, Any]:
-        image = upright(read_bytes(image_file.path, limits.SAMPLE))
+        image = upright_image(read_bytes(image_file.path, limits.SAMPLE), formats)
         found = detector.look(image, cfg.threshold)
         if found is None:
             raise not_finite(cfg, image_file.name)
@@ -89,14 +92,13 @@ def predict_images(cfg: DictConfig, file: Path, content: Mapping[str, Any], devi
         drawn = draw(np.asarray(image), found, classes=detector.classes, skeleton=detector.skeleton, threshold=0)
         with replacing(picture) as temporary:
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(drawn).save(temporary, format="png")
+            Image.fromarray(drawn).save(temporary, format="png", pnginfo=mark())
         record = _record(image_file.name, image, found, detector.classes) | {"picture": str(picture)}
         say(_line(record))
         return record
 
-    found = each_input(
-        cfg, find_images(Path(str(cfg.source)).expanduser()), "image", look, (ImageError, TooLarge, OSError)
-    )
+    inputs = without_own(find_images(Path(str(cfg.source)).expanduser(), formats), pictures, str(cfg.source))
+    found = each_input(cfg, inputs, "image", look, (ImageError, TooLarge, OSError))
     return write_results(cfg, found, "detection", "images", f", pictures in {pictures}")
 
 
@@ -107,25 +109,19 @@ class ImageFile(NamedTuple):
     path: Path
 
 
-def find_images(source: Path) -> list[ImageFile]:
-    """An image, or those in a folder and all folders below it. Raises UserError where there are none."""
+def find_images(source: Path, formats: Sequence[str] = READ_ALWAYS) -> list[ImageFile]:
+    """An image, or those of these formats in a folder and all its folders. Raises UserError where there are none."""
     if source.is_file():
         return [ImageFile(source.name, source)]
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_FILES)
+    files = [path for path in sorted(source.rglob("*")) if path.name[:2] != "._" and path.is_file()]  # macOS' shadows
+    suffixes = image_suffixes(formats)
+    found = [path for path in files if path.suffix.lower() in suffixes]
     if not found:
         what = "no image in it" if source.is_dir() else "there is no such file or folder"
-        raise UserError(f"source={source}: {what}; a detector looks at {', '.join(sorted(IMAGE_FILES))} files")
+        others = sorted({path.suffix.lower() for path in files} & image_suffixes(IMAGE_FORMATS))
+        more = f"; for {', '.join(others)} set image_formats=[...]" if others else ""
+        raise UserError(f"source={source}: {what}; a detector looks at {', '.join(sorted(suffixes))} files{more}")
     return [ImageFile(str(path.relative_to(source)), path) for path in found]
-
-
-def upright(data: bytes) -> Image.Image:
-    """The image in RGB as it is meant to be seen: turned as its EXIF says. Raises ImageError."""
-    try:
-        return ImageOps.exif_transpose(open_image(data)).convert("RGB")
-    except ImageError:
-        raise
-    except UNREADABLE as error:
-        raise ImageError("undecodable", str(error)) from error
 
 
 def _record(name: str, image: Image.Image, found: Mapping[str, Tensor], classes: Sequence[str]) -> dict[str, Any]:

@@ -7,24 +7,26 @@ from typing import NamedTuple
 
 from nlnet import limits, reading
 from nlnet.data.batches.clips import read_video
-from nlnet.data.media.suffixes import VIDEO_MEMBERS
+from nlnet.data.media.suffixes import VIDEO_FILES, VIDEO_MEMBERS
+from nlnet.data.media.times import Times
 from nlnet.data.shards import storage
-from nlnet.data.shards.find import is_pattern
+from nlnet.data.shards.find import MANIFEST, folder_of, is_pattern
 from nlnet.data.shards.index import expand
 from nlnet.data.shards.manifest import Manifest, Sample
 from nlnet.data.shards.storage import RangesUnsupported
 from nlnet.data.shards.tar import Member, TarError, walk
 from nlnet.errors import UserError
 
-MANIFEST = "-manifest.json"
 _AT_ONCE = 64 << 20  # bytes of a remote tar that come sooner in one request than header by header
 
 
 class Input(NamedTuple):
-    """A video by its name, and how to get its bytes: raises OSError or nlnet.data.shards.reader.SampleError."""
+    """A video by its name, and how to get its bytes: raises OSError or nlnet.data.shards.reader.SampleError. `times`
+    are those of a prepared video in the file that it was made from."""
 
     name: str
     read: Callable[[], bytes]
+    times: Times | None = None
 
 
 def find_videos(source: str, split: str | None = None) -> Iterator[Input]:
@@ -35,6 +37,8 @@ def find_videos(source: str, split: str | None = None) -> Iterator[Input]:
     """
     if is_pattern(source):
         return _in_tars(source)
+    if (folder := folder_of(source)) != source:
+        return _in_shards(folder, [source.partition("?")[0].rpartition("/")[2]], split)
     if names := _manifests(source):
         return _in_shards(source, names, split)
     path = Path(source).expanduser()
@@ -42,10 +46,11 @@ def find_videos(source: str, split: str | None = None) -> Iterator[Input]:
         return iter([Input(path.name, partial(reading.read_bytes, path, limits.SAMPLE))])
     if not path.is_dir():
         raise UserError(f"source={source}: there is no such file or folder")
-    suffixes = {f".{suffix}" for suffix in VIDEO_MEMBERS}
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    there = sorted(file for file in path.rglob("*") if file.is_file())
+    files = [file for file in there if file.suffix.lower() in VIDEO_FILES]
     if not files:
-        raise UserError(f"source={source}: no video ({', '.join(VIDEO_MEMBERS)}) and no shards in this folder")
+        others = f"; it holds {there[0].name}" if there else ""
+        raise UserError(f"source={source}: no video ({', '.join(VIDEO_MEMBERS)}) and no shards in this folder{others}")
     return (Input(str(file.relative_to(path)), partial(reading.read_bytes, file, limits.SAMPLE)) for file in files)
 
 
@@ -71,7 +76,7 @@ def _in_shards(source: str, names: list[str], split: str | None) -> Iterator[Inp
 
 
 def _sample(manifest: Manifest, root: str, sample: Sample) -> Input:
-    return Input(sample.key, lambda: read_video(manifest, root, sample))
+    return Input(sample.key, lambda: read_video(manifest, root, sample), sample.times)
 
 
 def _in_tars(pattern: str) -> Iterator[Input]:
@@ -95,7 +100,8 @@ def _in_tar(url: str) -> Iterator[Input]:
         whole = storage.read_bytes(url, limits.SHARD)
         size, read = len(whole), lambda offset, length: whole[offset : offset + length]
     for member in walk(read, size, marked=False):
-        if member.name.rpartition(".")[2].lower() in VIDEO_MEMBERS:
+        hidden = member.name.rpartition("/")[2].startswith(".")  # macOS' shadows of files
+        if not hidden and member.name.rpartition(".")[2].lower() in VIDEO_MEMBERS:
             yield Input(member.name, partial(_member, read, member))
 
 

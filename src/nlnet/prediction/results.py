@@ -55,7 +55,8 @@ def each_input(
         total = len(found.records) + len(found.failures)
         say(f"{len(found.failures)} of {total} {what}s could not be read: {named}", error=True)
     if not found.records:
-        raise UserError(f"source={cfg.source}: no {what} could be read")
+        why = f"; {found.failures[0]['name']}: {found.failures[0]['message']}" if found.failures else ""
+        raise UserError(f"source={cfg.source}: no {what} could be read{why}")
     return found
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from nlnet import limits
 from nlnet.data.batches.sampling import ClipGeometry, frame_indices
 from nlnet.data.media.decode import decode_clip
+from nlnet.data.media.times import Times
 from nlnet.data.media.video import VideoInfo, probe
 from nlnet.evaluation.views import Views, combine, view_scores
 
@@ -54,20 +56,24 @@ class Recognizer:
     window: tuple[int, int] | None
     device: torch.device
 
-    def timeline(self, video: bytes, every: float | None = None) -> Timeline:
+    def timeline(self, video: bytes, every: float | None = None, times: Times | None = None) -> Timeline:
         """The scores of an encoded video, a clip every so many seconds; one after the other for None.
+
+        Args:
+            video: the file.
+            every: seconds from the beginning of one clip to that of the next.
+            times: of its frames, where they are known better than from the file.
 
         Raises `nlnet.data.media.video.VideoError` for a video that cannot be read.
         """
-        info = probe(video)
-        hop = self.geometry.span if every is None else max(1, round(every * info.fps))
-        starts = clip_starts(info.frames, self.geometry.span, hop)
+        info, span = probe(video), self.geometry.span
+        times = times if times and times.frames == info.frames else info.times
+        starts = clip_starts(info.frames, span, span) if every is None else starts_every(times, span, every)
         moments = []
         for part in self._parts(starts, info):
             frames_CT = np.stack([frame_indices(self.geometry, info.frames, start) for start in part])
             for start, scores in zip(part, self._scores(video, frames_CT), strict=True):
-                end = min(start + self.geometry.span, info.frames)
-                moments.append(Moment(start / info.fps, end / info.fps, scores))
+                moments.append(Moment(*_span(times, start, start + span), scores))
         combined = combine(np.stack([moment.scores for moment in moments]), self.kind)
         return Timeline(info, moments, combined if self.kind == "multilabel" else combined / len(moments))
 
@@ -89,9 +95,26 @@ class Recognizer:
 
 def clip_starts(frames: int, span: int, hop: int) -> list[int]:
     """The first frames of clips every `hop` frames, and of one that ends with the video where those leave a rest."""
+    return _with_rest(list(range(0, max(frames - span, 0) + 1, hop)), frames, span)
+
+
+def starts_every(times: Times, span: int, every: float) -> list[int]:
+    """The same for clips every so many seconds: from the frames that are nearest to these times, each once."""
+    first, last = times.seconds([0, max(times.frames - span, 0)])
+    count = int((last - first) / every * (1 + 1e-12)) + 1
+    wanted = first + np.arange(min(count, limits.FRAMES.most)) * every
+    return _with_rest([int(k) for k in np.unique(times.nearest(wanted))], times.frames, span)
+
+
+def _with_rest(starts: list[int], frames: int, span: int) -> list[int]:
     last = max(frames - span, 0)
-    starts = list(range(0, last + 1, hop))
     return starts if starts[-1] == last or starts[-1] + span >= frames else [*starts, last]
+
+
+def _span(times: Times, first: int, behind: int) -> tuple[float, float]:
+    """The seconds from frame `first` to frame `behind`, or to the end."""
+    end = times.end if behind >= times.frames else float(times.seconds(behind))
+    return float(times.seconds(first)), end
 
 
 def top_classes(scores_K: np.ndarray, classes: Sequence[str], count: int) -> list[dict[str, str | float]]:

@@ -18,6 +18,7 @@ from nlnet.evaluation.views import PAPER_SCALE, training_window
 from nlnet.limits import TooLarge
 from nlnet.models import optimize_for_inference
 from nlnet.prediction.inputs import Input, find_videos
+from nlnet.prediction.own_output import check_out
 from nlnet.prediction.results import each_input, not_finite, write_results
 from nlnet.prediction.timeline import Recognizer, Timeline, top_classes
 from nlnet.reading import read_text
@@ -39,10 +40,11 @@ def predict_videos(cfg: DictConfig, file: Path, content: Mapping[str, Any], devi
 
     Raises UserError if no video can be read, or for what neither the checkpoint nor `cfg` says.
     """
+    check_out(cfg.out)
     network, names = recognizer(cfg, file, content, device)
 
     def look(video: Input) -> dict[str, Any]:
-        timeline = network.timeline(video.read(), cfg.every)
+        timeline = network.timeline(video.read(), cfg.every, video.times)
         if not all(np.isfinite(moment.scores).all() for moment in timeline.moments):
             raise not_finite(cfg, video.name)
         record = _record(video, timeline, names, cfg.top)

@@ -14,12 +14,12 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from nlnet.checkpoints.mismatch import OF_RUN, check_outline
 from nlnet.config.instantiate import instantiate
-from nlnet.config.resolve import without
+from nlnet.config.resolve import changed, without
 from nlnet.data.synthetic.make import ensure
 from nlnet.distributed import print_once
 from nlnet.optim.learning_rate import scaled_rate
 from nlnet.runs.callbacks.precise_bn import PreciseBatchNorm
-from nlnet.tasks.task import Task
+from nlnet.tasks.task import Task, less_is_better
 from nlnet.text import masked
 from nlnet.trust.schema import NETWORKS
 from nlnet.trust.targets import accepts
@@ -75,24 +75,36 @@ def make_task(cfg: DictConfig, data: Any, weights: Mapping[str, Any] | None = No
 
 
 def make_trainer(
-    cfg: DictConfig, callbacks: Sequence[pl.Callback] = (), checkpoint_io: CheckpointIO | None = None
+    cfg: DictConfig,
+    callbacks: Sequence[pl.Callback] = (),
+    checkpoint_io: CheckpointIO | None = None,
+    *,
+    last: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
-    """The trainer with the configured callbacks and loggers besides the given ones.
+    """The trainer with the configured callbacks and loggers besides the given ones, which are called before and `last`.
 
     `checkpoint_io` writes its checkpoints, unless the configuration or the strategy brings a way of its own.
     """
     allow = cfg.extras.allow_targets
-    configured = [instantiate(node, allow) for node in (cfg.get("callbacks") or {}).values() if node]
+    configured = [instantiate(_with_mode(node), allow) for node in (cfg.get("callbacks") or {}).values() if node]
     loggers = [instantiate(node, allow) for node in (cfg.get("logger") or {}).values() if node]
     if not loggers:  # the monitor refuses to run without one; metrics.csv has the rate in any case
         configured = [callback for callback in configured if not isinstance(callback, LearningRateMonitor)]
     # Statistics are estimated before the last checkpoint is written, so theirs is the first callback of all.
     first = [callback for callback in configured if isinstance(callback, PreciseBatchNorm)]
     others = [callback for callback in configured if not isinstance(callback, PreciseBatchNorm)]
-    trainer = instantiate(cfg.trainer, allow, callbacks=[*first, *callbacks, *others], logger=loggers or False)
+    trainer = instantiate(cfg.trainer, allow, callbacks=[*first, *callbacks, *others, *last], logger=loggers or False)
     if checkpoint_io and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = checkpoint_io
     return trainer
+
+
+def _with_mode(node: DictConfig) -> DictConfig:
+    """A callback that keeps or stops by a metric, with whether less of it is better, where it is not said."""
+    monitors = str(node.get("_target_")).rpartition(".")[2] in ("ModelCheckpoint", "EarlyStopping")
+    if not monitors or not isinstance(node.get("monitor"), str) or node.get("mode") is not None:
+        return node
+    return changed(node, {"mode": "min" if less_is_better(node.monitor) else "max"})
 
 
 def _network_settings(model: DictConfig) -> DictConfig:

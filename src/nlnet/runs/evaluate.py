@@ -16,10 +16,11 @@ from nlnet.evaluation.predictions import FILE
 from nlnet.evaluation.views import Views
 from nlnet.runs.build import make_trainer, task_class
 from nlnet.runs.callbacks.finite import FiniteNumbers
+from nlnet.runs.continuing.which import run_folder
 from nlnet.runs.identity.ranks import agree_first, failing_together
 from nlnet.runs.identity.resumed import check_evaluated
 from nlnet.runs.record import logged_metrics
-from nlnet.runs.report import report
+from nlnet.runs.results.report import report
 from nlnet.runs.start import Run, start
 
 
@@ -35,8 +36,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         checkpoint = read_file(path, "ckpt_path=")
         state = run_state(checkpoint, f"ckpt_path={path}")
         weights = {key.removeprefix("net."): v for key, v in state.items() if str(key).startswith("net.")}
-    with failing_together(cfg), _settings_of(path):
-        run = start(cfg, weights)
+    with failing_together(cfg), _settings_of(path), run_folder(cfg) as placed:
+        run = start(placed, weights)
     try:
         return _evaluate(run, views, checkpoint)
     finally:

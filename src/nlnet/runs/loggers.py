@@ -45,4 +45,4 @@ def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    return netrc.is_file() and "wandb" in netrc.read_text()
+    return netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")

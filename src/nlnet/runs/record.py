@@ -15,6 +15,7 @@ from nlnet.distributed import is_first, print_once
 from nlnet.errors import UserError
 from nlnet.runs.build import plain_settings
 from nlnet.runs.callbacks.sample_counter import SampleCounter
+from nlnet.runs.continuing.point import swept
 from nlnet.runs.identity.code import git_revision
 from nlnet.runs.run_dir import CONFIG, mark_failed, read_record, write_record
 from nlnet.saving import CannotWrite, write_bytes
@@ -37,7 +38,8 @@ class RunRecord:
     def __init__(self, folder: Path, cfg: DictConfig, counter: SampleCounter, task: Task, started: float) -> None:
         self.folder, self.cfg, self.counter, self.task, self._started = folder, cfg, counter, task, started
         earlier = read_record(folder)
-        self._seconds_before = float(earlier.get("seconds", 0)) if cfg.ckpt_path == "last" else 0.0
+        seconds = earlier.get("seconds") if cfg.ckpt_path == "last" else None
+        self._seconds_before = seconds if isinstance(seconds, int | float) and 0 <= seconds < 1e12 else 0.0
         earlier.pop("reason", None)  # of the end that this run continues after
         self._content: dict[str, Any] = earlier | {
             "status": "running",
@@ -47,6 +49,7 @@ class RunRecord:
             "demo": cfg.demo,
             "tags": [*cfg.tags, *(["demo"] if cfg.demo else [])],
             "seed": cfg.seed,
+            "point": swept(),
             "git": git_revision(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "monitor": task.monitor,
@@ -64,8 +67,16 @@ class RunRecord:
             self.end_early("failed", {})
             raise
 
-    def end(self, status: str, metrics: dict[str, float], reason: BaseException | None = None) -> None:
-        """Write the outcome, what was read and skipped up to then, and why the run failed where it did."""
+    def end(
+        self,
+        status: str,
+        metrics: dict[str, float],
+        reason: BaseException | None = None,
+        *,
+        best: Path | None = None,
+    ) -> None:
+        """Write the outcome, what was read and skipped up to then, why the run failed where it did, and which file of
+        its checkpoints is the `best`."""
         if not is_first():
             return
         seconds = self._seconds_before + time.monotonic() - self._started
@@ -76,7 +87,10 @@ class RunRecord:
             "best": _plain(metrics.get("best")),
             "metrics": {name: _plain(value) for name, value in metrics.items()},
             "absent_classes": self.task.absent_classes() if metrics else [],
+            "rules": self.task.rules() if metrics else {},
         }
+        if best is not None and best.parent == self.folder / "checkpoints":
+            self._content["best_checkpoint"] = best.name
         if reason is not None:
             self._content["reason"] = _words(reason)
         write_record(self.folder, self._content)

@@ -1,19 +1,14 @@
-"""A run's folder: its name, finding the newest one to continue, and the small record in it by which it is found."""
+"""A run's folder: its name, and the small record in it by which it is found."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from nlnet.checkpoints.files import LAST, PREVIOUS
-from nlnet.config.resolve import changed
-from nlnet.distributed import print_once, rank
+from nlnet.checkpoints.files import BEST, LAST, PREVIOUS
+from nlnet.distributed import rank
 from nlnet.errors import UserError
 from nlnet.reading import read_json, read_yaml
 from nlnet.saving import write_json
@@ -24,9 +19,6 @@ RECORD, CONFIG = "summary.json", "config.yaml"
 # Equally long.
 _RUNNING, _FAILED = b'"status": "running"', b'"status": "failed" '
 
-_HANDED_DOWN = "NLNET_RUN_DIR"
-"""The environment variable by which a process tells the ranks that Lightning starts from it their folder."""
-
 
 @dataclass(frozen=True)
 class RunKey:
@@ -35,52 +27,54 @@ class RunKey:
     task_name: str
     experiment: str | None
     demo: bool
+    point: Sequence[str] | None = None
+    """What makes this run its own among those of a multirun, such as ["seed=0"]; None outside of one."""
 
     def matches(self, record: Mapping[str, Any]) -> bool:
-        return all(
-            record.get(key) == value
-            for key, value in (("task_name", self.task_name), ("experiment", self.experiment), ("demo", self.demo))
-        )
+        same = (("task_name", self.task_name), ("experiment", self.experiment), ("demo", self.demo))
+        mine = self.point is None or record.get("point") == list(self.point)
+        return mine and all(record.get(key) == value for key, value in same)
 
-
-def with_run_dir(cfg: DictConfig) -> DictConfig:
-    """`cfg` with the folder of this run in `paths.run_dir`; every process gets the same one. Nothing is made yet.
-
-    A job that its scheduler has started again goes on where it was: its `ckpt_path` is then "last".
-    Raises UserError where there is no run to continue.
-    """
-    key, log_dir = RunKey(cfg.task_name, cfg.experiment_name, cfg.demo), Path(cfg.paths.log_dir).absolute()
-    if handed_down := _handed_down():
-        folder = handed_down
-    elif cfg.paths.run_dir:
-        folder = Path(cfg.paths.run_dir).absolute()
-    elif cfg.ckpt_path == "last":
-        folder = last_run_dir(key, log_dir)
-    else:
-        folder = new_run_dir(key, log_dir, job=_multirun_job(cfg), env=os.environ)
-    os.environ[_HANDED_DOWN] = f"{os.getpid()}:{folder}"
-    goes_on = not cfg.ckpt_path and was_restarted(os.environ) and newest_checkpoint(folder) is not None
-    return changed(cfg, {"paths.run_dir": str(folder)} | ({"ckpt_path": "last"} if goes_on else {}))
+    def __str__(self) -> str:
+        demo = "demo of " if self.demo else ""
+        return f"{demo}experiment={self.experiment}{''.join(f' {word}' for word in self.point or ())}"
 
 
 def new_run_dir(key: RunKey, log_dir: Path, *, job: str | None = None, env: Mapping[str, str]) -> Path:
-    """A folder for a new run: `<log_dir>/<task>/runs/<when>_<experiment>[-demo]`.
+    """A folder for a new run, which is made: `<log_dir>/<task>/runs/<when>_<experiment>[-demo]`.
 
-    Under Slurm or torchrun `<when>` is the job's id, and a job that was requeued or restarted has its folder back.
-    `job` is the index in a multirun.
+    Under Slurm or torchrun `<when>` is the job's id, and a job that was requeued or restarted has its folder back;
+    there it is only named. `job` is the index in a multirun. Raises UserError where it cannot be made.
     """
     launched = env.get("SLURM_JOB_ID") or env.get("TORCHELASTIC_RUN_ID", "none")
     when = f"job-{launched}" if launched != "none" else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    name = "_".join(part for part in (when, key.experiment, job) if part) + ("-demo" if key.demo else "")
+    experiment = (key.experiment or "").replace("/", "-")
+    name = "_".join(part for part in (when, experiment, job) if part) + ("-demo" if key.demo else "")
     folder = log_dir / key.task_name / "runs" / name
-    # The ranks of a job start together and agree on the folder without a word: the first one alone looks further, and
-    # does not take a folder that another has just made for one of an earlier run.
-    mark = "" if launched == "none" else RECORD
     attempt = 2
-    while rank(env) == 0 and (folder / mark).exists() and not was_restarted(env):
+    while rank(env) == 0 and not was_restarted(env) and not _is_free(folder, make=launched == "none"):
         folder = folder.with_name(f"{name}-{attempt}")
         attempt += 1
     return folder
+
+
+def _is_free(folder: Path, *, make: bool) -> bool:
+    """Whether no other run is there. To `make` it is to take it: of several processes one alone succeeds.
+
+    The ranks of a job start together and agree on the folder without a word: the first one alone looks further, and
+    does not take a folder that another has just made for one of an earlier run.
+    """
+    if not make:
+        return not (folder / RECORD).exists()
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise _cannot_write(folder, "there is a file in its place") from None
+        return False
+    except OSError as error:
+        raise _cannot_write(folder, error.strerror) from error
+    return True
 
 
 def was_restarted(env: Mapping[str, str]) -> bool:
@@ -96,44 +90,39 @@ def create(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(
-            f"cannot write the run directory {folder}: {error.strerror}; choose another with paths.log_dir=FOLDER"
-        ) from error
+        raise _cannot_write(folder, error.strerror) from error
 
 
-def last_run_dir(key: RunKey, log_dir: Path) -> Path:
-    """The run folder of this key whose newest checkpoint is newest.
+def _cannot_write(folder: Path, why: str | None) -> UserError:
+    return UserError(f"cannot write the run directory {folder}: {why}; choose another with paths.log_dir=FOLDER")
 
-    A newer one that holds no checkpoint yet is named. Raises UserError where there is none, and where nothing says
-    which work a newer one is.
-    """
-    records = {path.parent: identity(path.parent) for path in (log_dir / key.task_name).glob("*/*/checkpoints")}
-    ages = {folder: path.stat().st_mtime_ns for folder in records if (path := newest_checkpoint(folder))}
-    mine = sorted((folder for folder in ages if key.matches(records[folder])), key=lambda folder: ages[folder])
-    unknown = [folder for folder in ages if not records[folder] and (not mine or ages[folder] > ages[mine[-1]])]
-    if unknown:
-        newest = max(unknown, key=lambda folder: ages[folder])
-        raise UserError(
-            f"ckpt_path=last: {newest} is the newest with a checkpoint, and neither its {RECORD} nor its {CONFIG} says"
-            " what it is a run of; say which you mean with paths.run_dir=FOLDER"
-        )
-    if not mine:
-        kind = "demo of " if key.demo else ""
-        raise UserError(
-            f"ckpt_path=last: no checkpoints/last.ckpt of {kind}experiment={key.experiment} under"
-            f" {log_dir / key.task_name}; leave ckpt_path out to start, or name a checkpoint file"
-        )
-    chosen = mine[-1]
-    later = [f for f in records if f not in ages and key.matches(records[f]) and f.stat().st_mtime_ns > ages[chosen]]
-    for folder in later:
-        print_once(f"ckpt_path=last: {folder} is newer and has no checkpoint; continuing {chosen.name}")
-    return chosen
+
+def discard(folder: Path) -> None:
+    """Remove a folder in which no run has done anything: it holds its record and settings at most."""
+    if rank() > 0:
+        return
+    with suppress(OSError):
+        own = {RECORD, CONFIG, "checkpoints", ".lock"}
+        checkpoints = folder / "checkpoints"
+        if own.issuperset(path.name for path in folder.iterdir()) and not any(checkpoints.glob("*")):
+            for name in (RECORD, CONFIG):
+                (folder / name).unlink(missing_ok=True)
+            if checkpoints.is_dir():
+                checkpoints.rmdir()
+            folder.rmdir()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The run's `last.ckpt`, or where it is missing the one before it; None where there is none."""
     paths = [folder / "checkpoints" / name for name in (LAST, PREVIOUS)]
     return next((path for path in paths if path.is_file()), None)
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The run's checkpoint of the best metric, whatever it is called, or else its newest; None where there is none."""
+    named = str(read_record(folder).get("best_checkpoint") or BEST)
+    path = folder / "checkpoints" / Path(named).name
+    return path if path.is_file() else newest_checkpoint(folder)
 
 
 def identity(folder: Path) -> dict[str, Any]:
@@ -172,21 +161,3 @@ def mark_failed(folder: Path) -> bool:
         return True
     except (OSError, ValueError):
         return False
-
-
-def _handed_down() -> Path | None:
-    """The folder of the process that started this one as another rank of its run."""
-    process, _, folder = os.environ.get(_HANDED_DOWN, "").partition(":")
-    # Of another process it is a run before this one, whose environment a launcher has passed on.
-    return Path(folder) if "LOCAL_RANK" in os.environ and process == str(os.getppid()) else None
-
-
-def _multirun_job(cfg: DictConfig) -> str | None:
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    if "ddp" in str(cfg.trainer.strategy) and cfg.trainer.devices not in (1, "1"):
-        raise UserError(
-            f"trainer.strategy={cfg.trainer.strategy} starts its processes by running the command line again, which"
-            " in a multirun (-m) would be the whole sweep; start the points one by one, or with torchrun"
-        )
-    return str(HydraConfig.get().job.num)

@@ -18,7 +18,7 @@ from nlnet.runs.callbacks.sample_counter import SampleCounter
 from nlnet.runs.durability.run_lock import RunLock
 from nlnet.runs.quiet import quiet
 from nlnet.runs.record import RunRecord
-from nlnet.runs.run_dir import create, was_restarted, with_run_dir
+from nlnet.runs.run_dir import RECORD, create, was_restarted
 from nlnet.tasks.task import Task
 
 _RESTART_WAIT_S = 60
@@ -36,12 +36,15 @@ class Run:
     counter: SampleCounter
     record: RunRecord
     lock: RunLock
+    new: bool
+    """Whether no run was in the folder before."""
 
 
 def start(cfg: DictConfig, weights: Mapping[str, Any] | None = None) -> Run:
-    """Make data and task as `cfg` says, print what the network is, and make the run's folder with its record.
+    """Make data and task as `cfg` says, print what the network is, and begin the record in the run's folder.
 
-    `weights` are those that the network will get, by its names, where `cfg` is from a file: see `make_task`.
+    `cfg` has the folder already: see `nlnet.runs.continuing.which.run_folder`. `weights` are those that the network
+    will get, by its names, where `cfg` is from a file: see `make_task`.
     """
     started = time.monotonic()
     quiet(keep_log=bool(cfg.trainer.get("profiler")))
@@ -49,12 +52,12 @@ def start(cfg: DictConfig, weights: Mapping[str, Any] | None = None) -> Run:
         torch.set_num_threads(cfg.extras.threads)
     import_modules(cfg.extras.get("imports", ()), cfg.extras.allow_targets)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    cfg = with_run_dir(cfg)
     data = make_data(cfg)
     task = make_task(cfg, data, weights)
-    for line in task.model_summary(data):
+    for line in (*data.remarks, *task.model_summary(data)):
         print_once(line)
     folder = Path(cfg.paths.run_dir)
+    new = not (folder / RECORD).exists()
     create(folder)
     lock = RunLock(folder, wait_s=_RESTART_WAIT_S if was_restarted(os.environ) else 0)
     try:
@@ -64,4 +67,4 @@ def start(cfg: DictConfig, weights: Mapping[str, Any] | None = None) -> Run:
     except BaseException:
         lock.release()
         raise
-    return Run(cfg, folder, data, task, counter, record, lock)
+    return Run(cfg, folder, data, task, counter, record, lock, new)

@@ -18,6 +18,7 @@ from nlnet.data.modules.clips import ClipDataModule
 from nlnet.data.modules.views import ViewDataModule
 from nlnet.distributed import print_once, sum_over_ranks, world_size
 from nlnet.errors import UserError
+from nlnet.evaluation.average_precision import CHARADES_RULE
 from nlnet.evaluation.metrics import Metrics
 from nlnet.evaluation.predictions import Predictions
 from nlnet.evaluation.video_metrics import VideoMetrics
@@ -26,6 +27,7 @@ from nlnet.models import ResNet3d, describe
 from nlnet.tasks.missing import describe_missing
 from nlnet.tasks.multi_view import ViewEvaluation, gather_predictions
 from nlnet.tasks.task import Batch, Task
+from nlnet.text import shown
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (B, K), targets) -> (B,), the loss of each sample."""
@@ -160,8 +162,21 @@ class ClassificationTask(Task):
             print_once(f"{stage}: {describe_missing(int(metrics['videos']), failed)}")
         self.log_dict({f"{stage}/{name}": value.float() for name, value in metrics.items()})
 
+    def metric_names(self) -> list[str]:
+        of_groups = [f"{name}_{shown(group)}" for group in self.metrics.groups for name in ("mAP", "AUROC")]
+        of_kind = ["top1", *(["top5"] if len(self.classes) > 5 else [])]
+        return [
+            *(of_kind if self.kind == "multiclass" else ["mAP", *of_groups]),
+            *self.metrics.further,
+            "videos",
+            "loss",
+        ]
+
     def absent_classes(self) -> list[str]:
         return [self.classes[k] for k in self.metrics.absent_classes]
+
+    def rules(self) -> dict[str, str]:
+        return {"mAP": CHARADES_RULE} if self.kind == "multilabel" else {}
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self._loss(logits.float(), targets)

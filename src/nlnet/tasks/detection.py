@@ -10,8 +10,8 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from nlnet.checkpoints.detection import load_backbone, load_detector
 from nlnet.distributed import gather_on_first, on_first, print_once, sum_over_ranks, world_size
-from nlnet.errors import UserError
-from nlnet.evaluation.coco import average_precisions, to_results
+from nlnet.errors import UserError, nearest
+from nlnet.evaluation.coco import METRICS, average_precisions, to_results
 from nlnet.models.detection import resized
 from nlnet.models.detection.summary import describe_detector
 from nlnet.saving import write_json
@@ -64,6 +64,10 @@ class DetectionTask(Task):
         super().__init__(net, kind, **shared)
         heads = net.roi_heads
         self.parts = ["box", *(["mask"] * heads.has_mask()), *(["keypoint"] * heads.has_keypoint())]
+        metrics = ["val/images", *(f"val/{part}_{name}" for part in self.parts for name in METRICS[part])]
+        of_part = self.monitor.partition("_")[0] in [f"val/{part}" for part in METRICS]
+        if of_part and self.monitor not in metrics:
+            raise UserError(f"task.monitor={self.monitor}: this network has none; {nearest(self.monitor, metrics)}")
         self.category_ids, self.sigmas, self._ground_truth = tuple(category_ids), sigmas, ground_truth
         self.skeleton = [list(map(int, pair)) for pair in skeleton]
         self._absent: list[str] = []

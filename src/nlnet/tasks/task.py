@@ -1,5 +1,6 @@
 """What every task is: a network with its optimizer, and an evaluation that no rank leaves before the others."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -20,6 +21,13 @@ from nlnet.renamed import current_checkpoint
 from nlnet.tasks.missing import check_missing, first_errors
 
 Batch = dict[str, Any]
+
+_LESS_IS_BETTER = {"loss", "error", "errors", "err", "mae", "mse", "rmse", "nll", "perplexity", "ece", "brier", "fpr"}
+
+
+def less_is_better(metric: str) -> bool:
+    """Whether the lowest of a metric is the best, by the words of its name: `val/loss`, `val/top1_error`."""
+    return not _LESS_IS_BETTER.isdisjoint(re.split(r"[^a-z0-9]+", metric.lower()))
 
 
 class Task(pl.LightningModule):
@@ -137,9 +145,17 @@ class Task(pl.LightningModule):
         """Log the metrics of the evaluation that ends, under `stage`/. Called on every rank."""
         raise NotImplementedError
 
+    def metric_names(self) -> list[str] | None:
+        """What an evaluation logs under `stage`/, where that is known before there was one; else None."""
+        return None
+
     def absent_classes(self) -> list[str]:
         """Names of the classes that no sample of the last evaluation has; mean average precision leaves them out."""
         return []
+
+    def rules(self) -> dict[str, str]:
+        """What a metric of the last evaluation is, by its name, where programs differ in it."""
+        return {}
 
     # ---- Lightning's hooks
 

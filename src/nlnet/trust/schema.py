@@ -12,8 +12,9 @@ NETWORKS = ("nlnet.build_model", "nlnet.models.detection.build.build_detector")
 
 _OPTIMIZERS = "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS Muon NAdam RAdam RMSprop Rprop SGD"
 _CALLBACKS = (
-    "DeviceStatsMonitor EarlyStopping GradientAccumulationScheduler LearningRateMonitor ModelCheckpoint ModelSummary"
-    " RichModelSummary RichProgressBar StochasticWeightAveraging TQDMProgressBar ThroughputMonitor Timer"
+    "DeviceStatsMonitor EMAWeightAveraging EarlyStopping GradientAccumulationScheduler LearningRateMonitor"
+    " ModelCheckpoint ModelSummary RichModelSummary RichProgressBar StochasticWeightAveraging TQDMProgressBar"
+    " ThroughputMonitor Timer"
 )
 
 CLASSES: Mapping[str, tuple[str, ...]] = {
@@ -33,6 +34,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         *(f"pytorch_lightning.callbacks.{name}" for name in _CALLBACKS.split()),
         "nlnet.runs.callbacks.image_grid.ImageGrid",
         "nlnet.runs.callbacks.precise_bn.PreciseBatchNorm",
+        "nlnet.runs.callbacks.progress_bar.ProgressBar",
     ),
     "logger.*": (
         "nlnet.runs.loggers.wandb_logger",
@@ -75,6 +77,7 @@ def either(*fields: Field) -> Field:
 
 YES_NO = Field("true or false", lambda v: isinstance(v, bool))
 NOTHING = Field("null", lambda v: v is None)
+NO_ITEM = Field("an empty list", lambda v: v == [])
 OWN = Field("nothing, or settings", lambda v: v is None or isinstance(v, dict))
 NAME = text(r"[A-Za-z0-9][A-Za-z0-9 ._+=,@()-]{0,199}", "a name of letters, digits, spaces and ._+=,@()-")
 WORD = text(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}", "a word")
@@ -118,6 +121,8 @@ _DETECTION = {
     "eval_short_side": either(NOTHING, SIDE),
     "max_size": SIDE,
     "flip": YES_NO,
+    "flip_pairs": either(NOTHING, NO_ITEM, several(several(text(r".{1,200}", "a name"), 2), 1000)),
+    "image_formats": several(WORD, 20),
     "aspect_groups": YES_NO,
     "skip_empty": YES_NO,
     "sigmas": either(NOTHING, several(number(1e-6, 100), 1000)),
@@ -164,9 +169,11 @@ CLASS_FIELDS: Mapping[str, Mapping[str, Field]] = {
 }
 """One of our classes -> its settings. It takes no others from a file."""
 
+_TEXTS = Field("a list of texts", lambda v: isinstance(v, list) and all(isinstance(text, str) for text in v))
+
 TOP_FIELDS: Mapping[str, Field] = {
     "task_name": NAME,
-    "tags": Field("a list of texts", lambda v: isinstance(v, list) and all(isinstance(tag, str) for tag in v)),
+    "tags": _TEXTS,
     "train": YES_NO,
     "test": YES_NO,
     "ckpt_path": either(NOTHING, PLACE),
@@ -177,6 +184,7 @@ TOP_FIELDS: Mapping[str, Field] = {
     "epochs": LIMIT,
     "experiment_name": either(NOTHING, text(r"[A-Za-z0-9][A-Za-z0-9 ._+=,@()/-]{0,199}", "an experiment's name")),
     "demo": YES_NO,
+    "typed": _TEXTS,
     "optim.no_weight_decay": WORD,
     "optim.lr_batch": LIMIT,
     "extras.threads": either(NOTHING, whole(1, 1024)),

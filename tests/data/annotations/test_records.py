@@ -117,3 +117,51 @@ def test_kinetics_mistakes(tmp_path: Path, text: str, words: list[str]) -> None:
 def test_kinetics_without_a_csv(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no CSV file here; it is empty"):
         read_kinetics(tmp_path)
+
+
+def test_kinetics_test_lists_have_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(KINETICS + "yoga,A,0,10,train\n")
+    (tmp_path / "test.csv").write_text("youtube_id,time_start,time_end,split\nB,0,10,test\nC,0,10,test\n")
+    annotations = read_kinetics(tmp_path)
+    assert [r.video for r in annotations.records] == ["A"]
+    assert [(split, name) for split, name, _ in annotations.left_out] == [("test", "test.csv")]
+    assert "2 rows have no label" in annotations.left_out[0][2]
+    (tmp_path / "mixed.csv").write_text(KINETICS + "yoga,D,0,10,test\n,E,0,10,test\n")
+    annotations = read_kinetics([tmp_path / "train.csv", tmp_path / "mixed.csv"])
+    assert [r.video for r in annotations.records] == ["A", "D"]
+    assert "1 rows have no label" in annotations.left_out[0][2]
+    (tmp_path / "mixed.csv").write_text(KINETICS + ",E,0,10,train\n")
+    with pytest.raises(UserError, match=r"mixed\.csv, line 2: label is empty"):
+        read_kinetics(tmp_path)
+    (tmp_path / "mixed.csv").write_text("youtube_id,time_start,time_end,split\nE,0,10,train\n")
+    with pytest.raises(UserError, match=r"mixed\.csv, line 1: no column label"):
+        read_kinetics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "names"),
+    [
+        ("12", "22.0", ["A_000012_000022"]),
+        ("12.5", "22.5", ["A_12.5_22.5", "A_000012_000022", "A_000012_000023"]),
+        ("13.5", "23.5", ["A_13.5_23.5", "A_000013_000023", "A_000014_000024", "A_000013_000024"]),
+        ("0.04", "10.04", ["A_0.04_10.04", "A_000000_000010", "A_000000_000011"]),
+    ],
+)
+def test_kinetics_seconds_with_fractions(tmp_path: Path, start: str, end: str, names: list[str]) -> None:
+    (tmp_path / "train.csv").write_text(KINETICS + f"yoga,A,{start},{end},train\n")
+    [record] = read_kinetics(tmp_path).records
+    assert record.stems == (*names, "A")
+    assert (record.start, record.end) == (float(start), float(end))
+    assert record.labels == ((0, 0.0, float(end) - float(start)),)
+
+
+def test_charades_files_by_their_names(tmp_path: Path) -> None:
+    files = [tmp_path / "Charades_v1_train.csv", tmp_path / "my_test.csv"]
+    for k, path in enumerate(files):
+        path.write_text(HEADER + f"V{k},x,c001 0 1,2\n")
+    assert [(r.video, r.split) for r in read_charades(files).records] == [("V0", "train"), ("V1", "test")]
+    assert [r.video for r in read_charades(files[1]).records] == ["V1"]
+    other = tmp_path / "notes.csv"
+    other.touch()
+    with pytest.raises(UserError, match=r"notes\.csv: no Charades_v1_train\.csv or Charades_v1_test\.csv is this"):
+        read_charades(other)

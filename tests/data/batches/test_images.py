@@ -278,7 +278,7 @@ def test_the_configuration_has_the_defaults_of_the_class() -> None:
         parameters = inspect.signature(module).parameters.values()
         defaults |= {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
     del defaults["allow_pipe"]  # images come in shards with a manifest only
-    defaults["short_sides"] = list(defaults["short_sides"])
+    defaults |= {name: list(defaults[name]) for name in ("short_sides", "image_formats")}
     assert configured == defaults | {"shards": configured["shards"], "eval_batch_size": 16}
 
 

@@ -44,7 +44,7 @@ def numbers(tmp_path_factory):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("SIGSTOP", r"worker 0 \(pid \d+\) has given nothing for 2 s .* while batch \d was waited for: it is stopped"),
+        ("SIGSTOP", r"worker 0 \(pid \d+\) has given nothing for 5 s .* while batch \d was waited for: it is stopped"),
         ("SIGKILL", r"loader worker 0 \(pid \d+\) was killed \(SIGKILL\), as a system without free memory"),
         ("SIGBUS", r"loader worker 0 \(pid \d+\) found no shared memory to write to: /dev/shm has "),
         ("exit", r"loader worker 0 \(pid \d+\) ended with exit code 3 before"),
@@ -58,7 +58,7 @@ def test_a_worker_in_trouble_ends_the_run_in_words(numbers, kind, words):
     batches.kind = kind
     loader = BatchLoader(batches, 1, worker_timeout_s=60)
     assert len(list(loader)) == 10
-    loader._watched.timeout_s = 2  # now that the worker has started
+    loader._watched.timeout_s = 5  # now that the worker has started
     began = time.monotonic()
     try:
         passing = iter(loader)

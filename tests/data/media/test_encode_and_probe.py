@@ -212,7 +212,7 @@ def sound_only() -> bytes:
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
-        (b"", "undecodable"),
+        (b"", "empty"),
         (b"<html>404 not found</html>" * 50, "undecodable"),
         (encode_frames(moving_square(9), 9.0)[:900], "undecodable"),
         (sound_only(), "no video stream"),

@@ -147,7 +147,7 @@ def _spoil(record: dict[str, Any], key: str) -> dict[str, Any]:
     elif key.endswith("5"):
         rows[0]["id"] = 4
     elif key.endswith("6"):
-        rows[0]["segmentation"] = [[1, 2, 3, 4]]
+        rows[0]["segmentation"] = [[1, 2, "3", 4]]
     return record
 
 
@@ -172,7 +172,7 @@ def test_what_is_wrong_in_shards_is_told_together(shards: Path, tmp_path: Path, 
         "train/000000000002, annotation 201: no such category: category_id is 99",
         "train/000000000004, annotation 400: bad keypoints: 3 numbers, expected 9 for 3 keypoints of its category",
         "train/000000000005: mismatch: its .json is not what the split's annotation file says",
-        "train/000000000006, annotation 600: bad polygon: 4 numbers, expected pairs for at least three corners",
+        "train/000000000006, annotation 600: bad polygon: [1, 2, '3', 4] is no list of numbers",
     }
     assert {line for line in out.splitlines() if line.startswith("train/")} == wanted
     # The annotation file is held against the manifest, too.

@@ -1,5 +1,6 @@
 """WebDataset shards from elsewhere, without manifest."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -50,7 +51,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def module(root, train="clips-train-{000000..000001}.tar", val="clips-val-000000.tar", **more):
     settings = {"frames": 4, "stride": 1, "size": 24, "scale": (24, 32), "batch_size": 4, "num_workers": 0}
-    return ClipDataModule(f"{root}/{train}", "foreign", val_shards=f"{root}/{val}", **settings, **more)
+    return ClipDataModule(f"{root}/{train}", "foreign", val_shards=f"{root}/{val}", **(settings | more))
 
 
 def check(data):
@@ -174,3 +175,80 @@ def test_webdataset_itself_reads_through_the_same_storage(foreign, monkeypatch):
         wds.gopen("pipe:cat a.tar")
     with pytest.raises(ValueError, match="only read"):
         wds.gopen("s3://bucket/a.tar", "wb")
+
+
+def shadowed(path, folder=""):
+    """A tar as macOS' own program makes it: a hidden file before every file, links, and a key that comes again."""
+    shadow = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(130)
+    with tarfile.open(path, "w") as archive:
+        for k in (0, 1, 0):
+            for suffix, data in (("cls", b"%d" % k), ("mp4", clip(k))):
+                for name, content in ((f"._{k:06d}.{suffix}", shadow), (f"{k:06d}.{suffix}", data)):
+                    info = tarfile.TarInfo(f"{folder}{name}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+        for name in ("000002.mp4", "000002.cls"):
+            info = tarfile.TarInfo(f"{folder}{name}")
+            info.type, info.linkname = tarfile.SYMTYPE, "000000.mp4"
+            archive.addfile(info)
+
+
+@pytest.mark.parametrize("folder", ["./", "", "clips.v1/"])
+def test_shadows_links_and_repeated_keys(tmp_path, foreign, capsys, folder):
+    shadowed(tmp_path / "clips-train-000000.tar", folder)
+    (tmp_path / "clips-val-000000.tar").write_bytes((foreign / "clips-val-000000.tar").read_bytes())
+    data = module(tmp_path, train="clips-train-000000.tar", batch_size=3)
+    said = capsys.readouterr().err
+    assert "8 files are left out (6 hidden, 2 link)" in said
+    keys = [sample.key for sample in data.train.samples]
+    key = f"clips-train-000000/{folder}"
+    assert keys == [f"{key}000000", f"{key}000001", f"{key}000000-2"]
+    [batch] = data.train_dataloader()
+    data.close()
+    assert batch["failures"] == []
+    again = module(tmp_path, train="clips-train-000000.tar", batch_size=3)  # from the index that was kept
+    assert [sample.key for sample in again.train.samples] == keys
+    again.close()
+
+
+def test_the_case_from_a_mac(media, tmp_path):
+    case = media.parent / "cases" / "data" / "macos_tar" / "mac.tar"
+    if not case.is_file():
+        pytest.skip("the case is not here")
+    data = ClipDataModule(str(case), "foreign", val_shards=str(case), frames=4, stride=1, size=24, scale=(24, 32),
+                          batch_size=4, num_workers=0)  # fmt: skip
+    theirs = [s["__key__"] for s in wds.tariterators.tarfile_samples([{"url": str(case)}]) if "mp4" in s]
+    assert [sample.key for sample in data.train.samples] == [f"mac/{key}" for key in theirs]
+    assert len(theirs) == 4
+    data.close()
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "packed.tar", "x.tgz"])
+def test_a_packed_tar_is_named_with_what_unpacks_it(tmp_path, foreign, name):
+    whole = (foreign / "clips-train-000000.tar").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(whole))
+    with pytest.raises(UserError, match=rf"{name} cannot be indexed: it is packed, .* unpack it with gunzip$"):
+        module(tmp_path, train=name, val=name)
+
+
+def test_a_file_twice_in_a_sample_and_a_second_tar_behind_the_first_are_named(tmp_path, foreign, capsys):
+    shard = tmp_path / "clips-train-000000.tar"
+    write(shard, [("a", {"mp4": clip(0), "cls": 0}), ("b", {"mp4": clip(1), "cls": 1}), ("b", {"cls": 1})])
+    shard.write_bytes(shard.read_bytes() + shard.read_bytes())
+    (tmp_path / "clips-val-000000.tar").write_bytes((foreign / "clips-val-000000.tar").read_bytes())
+    data = module(tmp_path, train=shard.name, batch_size=1)
+    said = capsys.readouterr().err
+    assert "1 samples are left out (1 with a file twice): clips-train-000000/b" in said
+    assert "1 files are left out (1 tar after the first)" in said
+    assert [sample.key for sample in data.train.samples] == ["clips-train-000000/a"]
+    data.close()
+
+
+def test_shards_of_one_name_in_several_folders(tmp_path, foreign):
+    for place in ("0", "1"):
+        (tmp_path / place).mkdir()
+        write(tmp_path / place / "x.tar", [("a", {"mp4": clip(0), "cls": 0}), ("b", {"mp4": clip(1), "cls": 1})])
+    for _ in range(2):  # made, and as it was kept
+        data = module(tmp_path, train="{0..1}/x.tar", val="0/x.tar")
+        assert [sample.key for sample in data.train.samples] == ["x/a", "x/b", "x/a-2", "x/b-2"]
+        data.close()

@@ -7,6 +7,7 @@ import math
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,53 @@ def test_a_wrong_type_is_named(edit: Callable[[dict[str, Any]], object], words: 
     with pytest.raises(UserError) as caught:
         Manifest.from_json(_edit(edit), "m.json")
     assert words in str(caught.value)
+
+
+def timed_manifest() -> Manifest:
+    manifest = small_manifest()
+    a, b = manifest.samples
+    return replace(manifest, samples=(replace(a, table=(1, 1000, 1500, *[33] * 6, 900)), replace(b, table=(1, 30, -2))))
+
+
+def test_time_tables_survive_beside_the_samples_and_only_where_there_are_any() -> None:
+    manifest = timed_manifest()
+    text = manifest.to_json()
+    assert Manifest.from_json(text, "") == manifest
+    content = json.loads(text)
+    assert content["times"] == {"a": [1, 1000, 1500, *[33] * 6, 900], "b": [1, 30, -2]}
+    del content["times"]
+    assert content == json.loads(small_manifest().to_json())  # else it is the manifest of earlier versions
+    assert manifest.samples[0].times.seconds([0, 1, 7]).tolist() == [1.5, 1.533, 2.598]
+    assert small_manifest().samples[0].times.seconds(3) == 3 / (30000 / 1001)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (7, "times of 'a' is 7, not a list"),
+        ([1, 1000], "2 numbers, not 3 or 10"),
+        ([1, 1000, 0, 33], "4 numbers, not 3 or 10"),
+        ([1, 0, 0], "they go back, or beyond"),
+        ([0, 1000, 0], "they go back, or beyond"),
+        ([-1, 1000, 0], "they go back, or beyond"),
+        ([1, 1000, 0, *[33] * 6, -1], "they go back, or beyond"),
+        ([1 << 40, 1000, 1 << 40], "they go back, or beyond"),
+        ([1, 1000, 1 << 63], "a whole number of 64 bits"),
+        ([1, 1000, 0.5], "is 0.5, not a whole number"),
+        ([1, 1000, True], "is True, not a whole number"),
+        ([1, 1000, None], "is None, not a whole number"),
+    ],
+)
+def test_a_malformed_time_table_is_named(table: Any, words: str) -> None:
+    content = json.loads(timed_manifest().to_json())
+    content["times"]["a"] = table
+    with pytest.raises(UserError, match="malformed manifest") as caught:
+        Manifest.from_json(json.dumps(content), "m.json")
+    assert words in str(caught.value)
+
+
+def test_times_of_nothing_are_named() -> None:
+    content = json.loads(timed_manifest().to_json())
+    content["times"]["nobody"] = [1, 1000, 0]
+    with pytest.raises(UserError, match="times of 'nobody', which is no sample"):
+        Manifest.from_json(json.dumps(content), "m.json")

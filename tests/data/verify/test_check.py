@@ -16,8 +16,9 @@ from moto.server import ThreadedMotoServer
 
 from helpers.damage import damaged
 from helpers.shards import write_tiny
+from helpers.videos import make_video
 from nlnet.data.media.encode import encode_frames
-from nlnet.data.media.video import VideoInfo
+from nlnet.data.media.video import VideoInfo, probe
 from nlnet.data.shards.manifest import Manifest, write_manifest
 from nlnet.data.shards.writer import RawSample, write_shard
 from nlnet.data.verify.check import verify
@@ -229,3 +230,17 @@ def test_where_there_is_nothing_to_check(tmp_path: Path) -> None:
         verify(str(tmp_path), ALL)
     with pytest.raises(UserError, match="cannot be read"):
         verify(str(tmp_path / "y-train-manifest.json"), ALL)
+
+
+def test_frames_that_are_not_where_the_manifest_says(tmp_path: Path) -> None:
+    """A manifest of an earlier version knows the mean rate only."""
+    video = make_video([*range(0, 400, 40), *range(400, 2400, 200)])
+    info = probe(video)
+    shard, samples = write_shard(tmp_path / "x-train-000000.tar", 0, [RawSample("v", video, info, ())])
+    manifest = Manifest("x", "train", "multilabel", ("a",), {}, (shard,), tuple(samples))
+    num, den, start, *steps = info.table
+    for table, causes in ((info.table, []), ((num, den, start + 7, *steps), []), ((), ["mismatch"])):
+        write_manifest(tmp_path, replace(manifest, samples=(replace(samples[0], table=table),)))
+        report = verify(str(tmp_path), Options(decode=1.0))
+        assert [finding.cause for finding in report.findings] == causes
+        assert all("from where the manifest says they are" in finding.detail for finding in report.findings)

@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 
 from helpers.breaking import Norms
 from helpers.processes import run_ranks, train_rank
+from nlnet.cli import predict
 from nlnet.config.resolve import load
 from nlnet.config.run_config import load_run_config
 from nlnet.data.batches.base import complete_batch
 from nlnet.data.modules.base import DataModule
+from nlnet.data.synthetic.shapes import build
 from nlnet.errors import UserError
 from nlnet.models.finite import not_finite_weight
 from nlnet.runs.callbacks.finite import FiniteNumbers
@@ -36,6 +38,7 @@ BASE = [
     "extras.checkpoint_every_n_steps=1",
     "extras.allow_targets=[helpers]",
 ]
+SELDOM = "extras.checkpoint_every_n_steps=3"
 
 
 def settings(shards: Path, tmp_path: Path, *more: str) -> list[str]:
@@ -71,9 +74,12 @@ def stopped(run: Path, call) -> str:
             ["task.loss={_target_: helpers.breaking.frozen_infinity, _partial_: true}"],
             ["step 1, at", "not finite (train/loss=inf)"],
         ),
-        (spoil("weight", 2), ["step 3, at", "not finite (train/loss=nan)"]),
-        (spoil("weight", 4), ["of 20 videos is not finite, and no metric is made of it: test0000, test0001,"]),
-        (spoil("statistic", 2), ["step 3: the weights are not finite (net.stem.bn.running_var)", "no checkpoint is"]),
+        ([*spoil("weight", 2), SELDOM], ["step 3, at", "not finite (train/loss=nan)"]),
+        (
+            [*spoil("weight", 4), SELDOM],
+            ["of 20 videos is not finite, and no metric is made of it: test0000, test0001,"],
+        ),
+        (spoil("statistic", 2), ["step 2: the weights are not finite (net.stem.bn.running_var)", "no checkpoint is"]),
         (spoil("score"), ["what the network says of 3 videos is not finite", ": test0002, test0010, test0018;"]),
     ],
 )
@@ -100,6 +106,31 @@ def test_a_network_that_says_nan_gets_no_figures(charades_shards, tmp_path, comm
             evaluate(cfg)
         (summary,) = logs.rglob("summary.json")
         assert (json.loads(summary.read_text())["status"], list(logs.rglob("*.parquet"))) == ("failed", [])
+    out = tmp_path / "predictions.json"
+    out.write_text("an earlier one")
+    code, _, err = command(predict.main, f"ckpt_path={best}", f"source={charades_shards}", f"out={out}")
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "not finite" in err
+    assert err.count("\n") == 1
+    assert out.read_text() == "an earlier one"
+
+
+@pytest.mark.parametrize("task", ["mask", pytest.param("keypoint", marks=pytest.mark.full)])
+def test_a_detector_stops_in_words(tmp_path, task):
+    build(tmp_path / "coco", {"train": 20, "val": 2})
+    words = [
+        f"experiment=coco_{task}_nl",
+        "size=demo_coco",
+        f"data.shards={tmp_path}/coco",
+        "data.batch_size=4",
+        *BASE[3:],
+    ]
+    words += [f"paths.run_dir={tmp_path}/run", "optim.optimizer.lr=1e30"]
+    reason = stopped(tmp_path / "run", lambda: train(load(words)))
+    assert "at learning rate " in reason
+    assert "not finite" in reason
+    assert reason.count("train0") == 4  # the images of the batch
 
 
 @pytest.mark.full

@@ -89,6 +89,8 @@ def test_a_state_that_does_not_fit_is_one_line_and_the_record_says_so(
     content["callbacks"]["SampleCounter"]["samples_read"] = "many"
     torch.save(content, tmp_path / "crafted.ckpt")
     folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "metrics.csv").write_text("step,epoch,val/mAP\n1,0,0.4\n99,9,0.5\n")
     code, _, err = command(main, *words, f"paths.run_dir={folder}", f"ckpt_path={tmp_path / 'crafted.ckpt'}")
     (line,) = err.strip().splitlines()
     assert code == 1
@@ -97,3 +99,4 @@ def test_a_state_that_does_not_fit_is_one_line_and_the_record_says_so(
     )
     assert '"status": "failed"' in (folder / "summary.json").read_text()
     assert not (folder / ".lock").exists()
+    assert "99,9,0.5" in (folder / "metrics.csv").read_text()  # no row is lost to a run that went no further

@@ -1,6 +1,6 @@
 """Single blocks of the most copied PyTorch implementation (AlexHex7/Non-local_pytorch), in 1, 2 or 3 dimensions."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +10,49 @@ from nlnet.checkpoints.sources.source import NORM, Rules, Source, read_torch
 from nlnet.errors import UserError
 
 
-def read(path: Path, config: Path | None = None) -> Source:
+def read(path: Path, block: str | None = None) -> Source:
     """The state dict of a block, or of a network with one; the network's other keys are left over.
 
     Blocks pool after phi and g, do not scale the softmax, and keep a bias before their norm. The embedded Gaussian and
     the dot product have the same keys.
 
-    Raises UserError if there is no block, or more than one.
+    Args:
+        path: the file.
+        block: the block's name where the network has several, as its keys begin; the rest of the network is left out.
+
+    Raises UserError if there is no block, none of that name, or more than one and no name.
     """
     tensors, _ = read_torch(path, "state_dict", "model")
-    prefixes = sorted({key[: -len(end)] for key in tensors for end in ("g.weight", "g.0.weight") if _ends(key, end)})
-    if len(prefixes) != 1:
-        found = ", ".join(repr(prefix) for prefix in prefixes) or "none"
-        raise UserError(
-            f"{path}: expected the keys of one block (g.*, W.*), found {found}; save one block's state dict"
-        )
-    prefix = prefixes[0]
-    block = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    unknown = {} if "pairwise" in (model := _arguments(block)) else {"pairwise": "Give pairwise: which class made it."}
+    found = sorted({prefix for key in tensors if (prefix := _prefix(key, tensors)) is not None})
+    if block is not None:
+        wanted = f"{block.rstrip('.')}." if block else ""
+        if wanted not in found:
+            raise UserError(f"{path}: block={block}: no block (g.*, W.*) of this name; found {_names(found)}")
+        found = [wanted]
+        tensors = {key: value for key, value in tensors.items() if key.startswith(wanted)}
+    if not found:
+        raise UserError(f"{path}: expected the keys of a block (g.*, W.*), found none")
+    if len(found) > 1:
+        raise UserError(f"{path}: expected the keys of one block, found {_names(found)}; say which one with block=NAME")
+    prefix = found[0]
+    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    unknown = (
+        {} if "pairwise" in (model := _arguments(weights)) else {"pairwise": "Give pairwise: which class made it."}
+    )
     return Source(tensors, _rules(prefix), model, unknown)
 
 
-def _ends(key: str, end: str) -> bool:
-    return key == end or key.endswith(f".{end}")
+def _prefix(key: str, keys: Collection[str]) -> str | None:
+    """What is before the names of a block's weights, if `key` is its g: the block has its W beside it."""
+    for end in ("g.weight", "g.0.weight"):
+        prefix = key.removesuffix(end)
+        if prefix != key and (not prefix or prefix.endswith(".")):
+            return prefix if f"{prefix}W.weight" in keys or f"{prefix}W.0.weight" in keys else None
+    return None
+
+
+def _names(prefixes: Sequence[str]) -> str:
+    return ", ".join(repr(prefix.rstrip(".")) for prefix in prefixes) or "none"
 
 
 def _arguments(block: dict[str, Tensor]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from nlnet.checkpoints.sources.source import NORM, Rules, Source, bottleneck_rules, read_torch
 
 
-def read(path: Path, config: Path | None = None) -> Source:
+def read(path: Path) -> Source:
     """A state dict. pool1 takes every other frame; blocks attend to all positions, scale the softmax, have a norm.
 
     What gluon-cv calls "gaussian" is the embedded Gaussian. It saves several layers under two names.

@@ -9,20 +9,29 @@ from nlnet import limits
 from nlnet.errors import UserError
 from nlnet.reading import read_text
 
+_UNREADABLE = object()
+"""The value of a name that a statement gave another one than is plain to see."""
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """The plain values that a configuration file assigns, on top of those of its `_base_` files.
 
-    Understood are constants, lists, tuples, dictionaries, `dict(...)`, names assigned before, and sums of these;
-    assignments of anything else are left out. Raises UserError if a file is missing or is no Python text.
+    Understood are constants, lists, tuples, dictionaries, `dict(...)`, names assigned before, and sums of these. A name
+    that is assigned anything else is left out, and so is one that any other statement mentions, as in
+    `model["backbone"].update(depth=101)`: what it holds then is not known. Raises UserError if a file is missing or is
+    no Python text.
     """
-    return _read(path, 0)
+    return _readable(_read(path, 0))
+
+
+def _readable(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not _UNREADABLE}
 
 
 def _read(path: Path, depth: int) -> dict[str, Any]:
     limits.NESTING.check(depth, path)
     try:
-        values = parse(read_text(path, limits.SETTINGS), path)
+        values = _parse(read_text(path, limits.SETTINGS), path)
     except OSError as error:
         raise UserError(f"{path}: the configuration cannot be read: {error}") from error
     bases = values.pop("_base_", [])
@@ -33,7 +42,11 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
 
 
 def parse(text: str, where: object) -> dict[str, Any]:
-    """The plain values that the text of one configuration assigns, by name. Raises UserError."""
+    """The plain values that the text of one configuration assigns, by name; see `read_config`. Raises UserError."""
+    return _readable(_parse(text, where))
+
+
+def _parse(text: str, where: object) -> dict[str, Any]:
     limits.SETTINGS.check(len(text), where)
     values: dict[str, Any] = {}
     try:
@@ -41,16 +54,45 @@ def parse(text: str, where: object) -> dict[str, Any]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         raise UserError(f"{where}: not a Python configuration: {reason}") from None
+    parts: dict[str, set[str]] = {}  # the names that a value was made of, which it may share dictionaries with
     for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            try:
-                value = _value(node.value, values)
-                _check_parts(value, where)
-                values[node.targets[0].id] = value
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                if isinstance(error, UserError):
-                    raise
+            name = node.targets[0].id
+            values[name], parts[name] = _assigned(node.value, values, where), _names(node.value)
+            changed = _names(*_calls(node.value))
+        else:
+            changed = _names(node)
+        values |= dict.fromkeys(_with_users(changed, parts), _UNREADABLE)
     return values
+
+
+def _assigned(node: ast.expr, names: Mapping[str, Any], where: object) -> Any:
+    try:
+        value = _value(node, names)
+        _check_parts(value, where)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        return _UNREADABLE
+    return value
+
+
+def _names(*nodes: ast.AST) -> set[str]:
+    return {part.id for node in nodes for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _calls(node: ast.expr) -> list[ast.AST]:
+    """Calls of anything but `dict`, which may change what they are given or are methods of."""
+    calls = [part for part in ast.walk(node) if isinstance(part, ast.Call)]
+    return [call for call in calls if not (isinstance(call.func, ast.Name) and call.func.id == "dict")]
+
+
+def _with_users(names: set[str], parts: Mapping[str, set[str]]) -> set[str]:
+    """`names` and those that were made of them."""
+    users = {name for name, of in parts.items() if of & names} - names
+    return _with_users(names | users, parts) if users else names
 
 
 def _check_parts(value: Any, where: object) -> None:
@@ -70,7 +112,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     match node:
         case ast.Constant():
             return node.value
-        case ast.Name():
+        case ast.Name() if names[node.id] is not _UNREADABLE:
             return names[node.id]
         case ast.List():
             return [_value(item, names) for item in node.elts]

@@ -1,18 +1,27 @@
-"""pytorchvideo's c2d_r50, i3d_r50 and slow_r50 (also 101)."""
+"""pytorchvideo's c2d_r50, i3d_r50 and slow_r50 (also 101), and slow_r50_detection without its classifier."""
 
 from pathlib import Path
+from typing import Any
 
 from nlnet.checkpoints.sources.source import NORM, Rules, Source, read_torch
 
+_REGIONS = "detection_head.proj.weight"
 
-def read(path: Path, config: Path | None = None) -> Source:
+
+def read(path: Path) -> Source:
     """A hub file ({"model_state": ...}) or a state dict. C2D and I3D pool over time after res2, which shifts the names.
 
-    Stems keep all frames, pool1 is padded. None of its networks has non-local blocks.
+    Stems keep all frames, pool1 is padded. None of its networks has non-local blocks. The detection network keeps the
+    map of res4 in res5, whose kernels skip every other position. Other choices of `create_resnet` are not in its files.
     """
     tensors, _ = read_torch(path, "model_state")
-    pooled = not any(key.startswith("blocks.2.") for key in tensors)
-    return Source(tensors, _rules(pooled), {"geometry": "sparse", "pool1_padding": 1})
+    start = r"model\." if _REGIONS in tensors else ""
+    pooled = not any(key.removeprefix("model.").startswith("blocks.2.") for key in tensors)
+    model: dict[str, Any] = {"geometry": "sparse", "pool1_padding": 1, "pool2_frames": 2 if pooled else 1}
+    if _REGIONS in tensors:
+        model |= {"spatial_strides": {"res5": 1}, "dilations": {"res5": 2}}
+    apart = [(r"detection_head\.proj\.(weight|bias)", "it classifies regions, and not the mean of the map")]
+    return Source(tensors, [(start + key, ours) for key, ours in _rules(pooled)], model, apart=apart)
 
 
 def _rules(pooled: bool) -> Rules:

@@ -33,6 +33,8 @@ class Source:
     """Patterns of keys that are training state."""
     copies: Rules = ()
     """Like `rules`, for keys that repeat another key's values: the source key of the original."""
+    apart: Rules = ()
+    """(pattern of a whole source key, why the network has nothing for it), before `rules`."""
     folded_norms: bool = False
     """Whether its norms are s x + b, without statistics."""
 
@@ -92,3 +94,15 @@ def leaves(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
         return [leaf for item in value for leaf in leaves(item)]
     return [] if value is None else [value]
+
+
+def by_stage(argument: str, values: Any, usual: Sequence[int], where: str) -> dict[str, dict[str, int]]:
+    """The argument of `build_model` that holds what is not as usual in res2 to res5, by stage; nothing if all is.
+
+    Raises UserError unless there is one whole number for each of them.
+    """
+    found = leaves(values)
+    if len(found) != len(usual) or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in found):
+        raise UserError(f"{where}: {argument}={values}: expected a whole number for each of {len(usual)} stages")
+    changed = {f"res{i + 2}": n for i, n in enumerate(found) if n != usual[i]}
+    return {argument: changed} if changed else {}

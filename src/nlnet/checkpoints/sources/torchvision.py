@@ -5,7 +5,7 @@ from pathlib import Path
 from nlnet.checkpoints.sources.source import NORM, Rules, Source, bottleneck_rules, read_torch
 
 
-def read(path: Path, config: Path | None = None) -> Source:
+def read(path: Path) -> Source:
     """An image network as a C2D that sees single frames; with `name="i3d_r50"` and the like inflated into that."""
     tensors, _ = read_torch(path, "state_dict", "model")
     return Source(tensors, _rules(), {"geometry": "sparse", "pool1_padding": 1})

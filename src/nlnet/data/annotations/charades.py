@@ -1,5 +1,6 @@
 """The annotations of Charades, as released: a CSV file a split, several actions a video, each with its time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nlnet.data.annotations.records import Annotations, Labels, Record
@@ -10,19 +11,19 @@ CHARADES_CLASSES = 157
 _ACTION = "'<class> <start s> <end s>' with 0 <= start <= end, such as 'c092 11.90 21.20'"
 
 
-def read_charades(folder: Path) -> Annotations:
+def read_charades(source: Path | Sequence[Path]) -> Annotations:
     """The Charades release: `Charades_v1_train.csv` and `Charades_v1_test.csv`, one of which may be absent.
+
+    `source` is their folder, or files whose names end in train and test.
 
     Class names come from `Charades_v1_classes.txt` where it lies beside them. Videos without actions stay in.
     Raises UserError that names file, line and value.
     """
-    paths = {split: folder / f"Charades_v1_{split}.csv" for split in ("train", "test")}
-    found = {split: path for split, path in paths.items() if path.is_file()}
-    if not found:
-        raise UserError(
-            f"annotations={folder}: no Charades_v1_train.csv or Charades_v1_test.csv here; {listing(folder)}"
-        )
-    classes = _classes(folder / "Charades_v1_classes.txt")
+    sources = [source] if isinstance(source, Path) else list(source)
+    found: dict[str, Path] = {}
+    for place in sources:
+        found |= _files(place)
+    classes = _classes(next(iter(found.values())).parent / "Charades_v1_classes.txt")
     index = {name.split()[0]: i for i, name in enumerate(classes)}
     records = [
         Record(row["id"], split, _actions(row["actions"], index, where), stems=(row["id"],))
@@ -30,6 +31,18 @@ def read_charades(folder: Path) -> Annotations:
         for where, row in read_rows(path, ("id", "actions"))
     ]
     return Annotations(tuple(records), classes, "multilabel")
+
+
+def _files(source: Path) -> dict[str, Path]:
+    """The file of each split. Raises UserError for none."""
+    named = {split: source / f"Charades_v1_{split}.csv" for split in ("train", "test")}
+    if source.is_file():
+        named = {split: source for split in named if source.stem.endswith(split)}
+    found = {split: path for split, path in named.items() if path.is_file()}
+    if not found:
+        what = f"here; {listing(source)}" if source.is_dir() else "is this"
+        raise UserError(f"annotations={source}: no Charades_v1_train.csv or Charades_v1_test.csv {what}")
+    return found
 
 
 def _classes(path: Path) -> tuple[str, ...]:

@@ -3,23 +3,30 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nlnet import limits
+from nlnet.data.annotations.coco_categories import unified
 from nlnet.data.annotations.coco_check import Problem, check_content, describe
+from nlnet.data.annotations.coco_plausible import plausibility
 from nlnet.data.annotations.records import Annotations, Labels, Record
 from nlnet.errors import UserError
 from nlnet.reading import read_json
 
 PREFIXES = ("instances_", "person_keypoints_")
+ROBOFLOW = "_annotations.coco.json"
+"""The file in the folder of each split, beside its images, as Roboflow exports them."""
+
+EXPECTED = f"instances_NAME.json or person_keypoints_NAME.json in it or in its folder annotations, or NAME/{ROBOFLOW}"
 _KEYPOINT_FIELDS = ("keypoints", "num_keypoints")
 
 
 def find_files(source: Path) -> dict[str, list[Path]]:
     """The annotation files by their name's end, such as "train2017"; the instances before the keypoints.
 
-    `source` is a folder with them in it or in its folder `annotations`, or one file, of any name.
+    `source` is a folder with them in it or in its folder `annotations`, or one in Roboflow's layout; or one file, of
+    any name.
     """
     if source.is_file():
         return {_end(source): [source]}
@@ -27,6 +34,8 @@ def find_files(source: Path) -> dict[str, list[Path]]:
     for prefix in PREFIXES:
         for path in sorted([*source.glob(f"{prefix}*.json"), *source.glob(f"annotations/{prefix}*.json")]):
             found.setdefault(_end(path), []).append(path)
+    for path in [] if found else sorted([*source.glob(f"*/{ROBOFLOW}"), *source.glob(ROBOFLOW)]):
+        found.setdefault(_end(path), []).append(path)
     return found
 
 
@@ -39,19 +48,23 @@ def read_coco(source: Path) -> Annotations:
     """COCO's annotations in `find_files(source)`; the split of `instances_train2017.json` is "train".
 
     Annotations with one id in both files of a split are one object; its record gets the keypoints too. Raises UserError
-    for everything that `find_mistakes` finds, all together.
+    for everything that `find_mistakes` finds, all together, and for a split with objects of which none can be used.
     """
     contents, problems = _load(source)
     if problems:
         first, *further = describe(problems)
         raise UserError(f"annotations={source}: {first}", *further, "fix the files; nothing was read from them")
+    plausible = {split_of(name): plausibility(content) for name, content in contents.items()}
+    for split, found in plausible.items():
+        if hopeless := found.hopeless(split):
+            raise UserError(f"annotations={source}: {hopeless}")
     categories = next(iter(contents.values()))["categories"]
     class_of = {row["id"]: k for k, row in enumerate(categories)}
     records = [
         record for name, content in contents.items() for record in _records(name, split_of(name), content, class_of)
     ]
     names = tuple(row["name"] for row in categories)
-    return Annotations(tuple(records), names, "detection", {"categories": categories})
+    return Annotations(tuple(records), names, "detection", {"categories": categories}, plausible=plausible)
 
 
 def find_mistakes(source: Path) -> list[Problem]:
@@ -60,8 +73,9 @@ def find_mistakes(source: Path) -> list[Problem]:
 
 
 def split_of(name: str) -> str:
-    """ "train" for "train2017"."""
-    return re.sub(r"_?\d{4}$", "", name) or name
+    """ "train" for "train2017", and "val" for Roboflow's "valid"."""
+    plain = re.sub(r"_?\d{4}$", "", name) or name
+    return "val" if plain == "valid" else plain
 
 
 def shown_classes(annotations: Sequence[Mapping[str, Any]], class_of: Mapping[int, int]) -> Labels:
@@ -70,13 +84,17 @@ def shown_classes(annotations: Sequence[Mapping[str, Any]], class_of: Mapping[in
     return tuple((index, 0.0, 1.0) for index in sorted(shown))
 
 
+def other_files(source: Path) -> str:
+    """The JSON files that are there, for a message."""
+    found = sorted(path.name for path in [*source.glob("*.json"), *source.glob("annotations/*.json")])
+    return f"; there are {', '.join(found[:5])}, of which prepare reads one with annotations=FILE" if found else ""
+
+
 def _load(source: Path) -> tuple[dict[str, Any], list[Problem]]:
     """The content of each split by the end of its files' names, and the mistakes."""
     files = find_files(source)
     if not files:
-        raise UserError(
-            f"annotations={source}: no instances_*.json or person_keypoints_*.json here or in {source / 'annotations'}"
-        )
+        raise UserError(f"annotations={source}: no {EXPECTED}{other_files(source)}")
     ends: dict[str, str] = {}
     for name in files:
         if split_of(name) in ends:
@@ -91,7 +109,7 @@ def _load(source: Path) -> tuple[dict[str, Any], list[Problem]]:
             raise UserError(f"annotations={source}: {' and '.join(map(str, paths))} are the same split; remove one")
         loaded = [_read(path) for path in paths]
         found = [
-            problem._replace(where=f"{path.name}, {problem.where}")
+            problem._replace(where=f"{_shown(path)}, {problem.where}")
             for path, content in zip(paths, loaded, strict=True)
             for problem in check_content(content)
         ]
@@ -99,10 +117,10 @@ def _load(source: Path) -> tuple[dict[str, Any], list[Problem]]:
         if not found:
             contents[name], contradictions = _merge(name, loaded)
             problems += contradictions
-    kinds = {json.dumps(content["categories"]) for content in contents.values()}
-    if len(kinds) > 1:
-        problems.append(Problem(", ".join(contents), "other categories", "the splits must have the same ones"))
-    return contents, problems
+    categories, contradictions = unified({name: content["categories"] for name, content in contents.items()})
+    for content in contents.values():
+        content["categories"] = categories
+    return contents, problems + contradictions
 
 
 def _read(path: Path) -> Any:
@@ -143,19 +161,25 @@ def _records(name: str, split: str, content: dict[str, Any], class_of: dict[int,
     for row in content["annotations"]:
         objects.setdefault(row["image_id"], []).append(row)
     for image in content["images"]:
-        path = Path(image["file_name"])
+        path = PurePosixPath(image["file_name"].replace("\\", "/"))
         rows = objects.get(image["id"], [])
         yield Record(
-            video=str(path.with_suffix("")),
+            video=image["file_name"],
             split=split,
             labels=shown_classes(rows, class_of),
             stems=(path.stem,),
-            folder=path.parent.name or name,
+            folder=name,
             notes=json.dumps({"image": image, "annotations": rows}, separators=(",", ":")),
         )
 
 
+def _shown(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}" if path.name == ROBOFLOW else path.name
+
+
 def _end(path: Path) -> str:
+    if path.name == ROBOFLOW:
+        return path.absolute().parent.name
     for prefix in PREFIXES:
         if path.stem.startswith(prefix):
             return path.stem.removeprefix(prefix)

@@ -1,10 +1,11 @@
 """The categories of a COCO data set, and the labels, keypoints and tolerances that follow from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from nlnet.data.annotations.coco_check import Problem, limbs
 from nlnet.errors import UserError
 
 # The standard deviation of each of COCO's person keypoints, in thousandths of the object's size (the OKS constants).
@@ -28,7 +29,10 @@ class Categories:
         """All categories, or those with keypoints. Raises UserError where there are none, or several skeletons."""
         kept = [row for row in rows if row.get("keypoints") or not with_keypoints]
         if with_keypoints and not kept:
-            raise UserError(f"{where}: no category has keypoints; set data.keypoints=false")
+            raise UserError(
+                f"{where}: no category names keypoints, which data.keypoints=true and a keypoint_rcnn need; read"
+                " person_keypoints_*.json, or train on boxes and masks with experiment=coco_mask data.keypoints=false"
+            )
         if with_keypoints and len({tuple(row["keypoints"]) for row in kept}) > 1:
             names = ", ".join(row["name"] for row in kept)
             raise UserError(f"{where}: the categories {names} have different keypoints; a network predicts one kind")
@@ -55,9 +59,8 @@ class Categories:
 
     @property
     def skeleton(self) -> tuple[tuple[int, int], ...]:
-        """Pairs of indices into `keypoint_names`, counted from 0."""
-        pairs = next((row.get("skeleton", ()) for row in self.rows if row.get("keypoints")), ())
-        return tuple((int(a) - 1, int(b) - 1) for a, b in pairs)
+        """Pairs of indices into `keypoint_names`, counted from 0; empty where it is none, for it is only drawn."""
+        return tuple(next((limbs(row) or () for row in self.rows if row.get("keypoints")), ()))
 
     def sigmas(self, chosen: Sequence[float] | None = None) -> tuple[float, ...]:
         """The tolerance of each keypoint in OKS: as chosen, or else as the data set says, or COCO's for its persons.
@@ -75,13 +78,27 @@ class Categories:
             raise UserError(f"data.sigmas={list(sigmas)}: needs {len(names)} positive numbers, for {', '.join(names)}")
         return tuple(map(float, sigmas))
 
-    @cached_property
-    def mirrored(self) -> tuple[int, ...]:
-        """Where each keypoint is found after mirroring: `left_...` and `right_...` change places."""
-        index = {name: k for k, name in enumerate(self.keypoint_names)}
-        return tuple(index.get(_other_side(name), k) for name, k in index.items())
 
+def unified(splits: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The categories of all splits as one list in the order of the first, and what contradicts.
 
-def _other_side(name: str) -> str:
-    left = name.replace("left", "right")
-    return left if left != name else name.replace("right", "left")
+    The same category has the same id and name, and keypoints where more than one split lists them. In what order they
+    stand, which of them a split leaves out, and further fields are its own business.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    names: dict[str, tuple[int, str]] = {}
+    problems = []
+    for split, listed in splits.items():
+        for row in listed:
+            known, (first_id, first) = rows.get(row["id"]), names.get(row["name"], (row["id"], split))
+            if known is not None and known["name"] != row["name"]:
+                detail = f"is {known['name']!r} before, and {row['name']!r} in {split}"
+                problems.append(Problem(f"category {row['id']}", "other categories", detail))
+            elif known is None and first_id != row["id"] and first != split:
+                detail = f"has the id {first_id} in {first}, and {row['id']} in {split}"
+                problems.append(Problem(f"category {row['name']!r}", "other categories", detail))
+            elif known and known.get("keypoints") and row.get("keypoints") not in (None, [], known["keypoints"]):
+                problems.append(Problem(f"category {row['id']}", "other categories", f"has other keypoints in {split}"))
+            rows[row["id"]] = {**row, **{k: v for k, v in (known or {}).items() if v or k not in row}}
+            names.setdefault(row["name"], (row["id"], split))
+    return list(rows.values()), problems

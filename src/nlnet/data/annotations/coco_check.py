@@ -21,8 +21,8 @@ class Problem(NamedTuple):
 
 def check_content(content: Any) -> list[Problem]:
     """Everything that is wrong with the content of an annotation file, in the order of the file."""
-    if not isinstance(content, dict):
-        return [Problem("the file", "no COCO file", f"it holds a {type(content).__name__}, expected an object")]
+    if (other := _other_kind(content)) is not None:
+        return [Problem("the file", "no COCO file", other)]
     for name in LISTS:
         rows = content.get(name)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -39,15 +39,32 @@ def check_content(content: Any) -> list[Problem]:
     return problems
 
 
+def _other_kind(content: Any) -> str | None:
+    """What a file is that holds no objects, in words."""
+    if not isinstance(content, dict):
+        is_result = isinstance(content, list) and content and isinstance(content[0], dict) and "score" in content[0]
+        what = "it is a list of detections" if is_result else f"it holds a {type(content).__name__}"
+        return f"{what}, expected an object with {', '.join(LISTS)}"
+    rows = content.get("annotations")
+    first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
+    if "segments_info" in first:
+        return "it holds panoptic segments; boxes and masks of objects are in instances_*.json"
+    if "caption" in first and "bbox" not in first:
+        return "it holds captions; boxes and masks of objects are in instances_*.json"
+    return None
+
+
 def check_image(row: Mapping[str, Any]) -> Iterator[Problem]:
     """Mistakes in the record of an image."""
     where = f"image {row.get('id')!r}"
-    if not isinstance(row.get("file_name"), str) or not row["file_name"]:
+    if not _names_a_file(row.get("file_name")):
         yield Problem(where, "no file name", f"file_name is {row.get('file_name')!r}")
     width, height = row.get("width"), row.get("height")
-    whole = _whole(width) and _whole(height)
-    if not whole or not 0 < width * height <= limits.PIXELS.most or width < 1:  # type: ignore[operator]
-        yield Problem(where, "bad image size", f"width is {width!r}, height is {height!r}")
+    if not _whole(width) or not _whole(height) or width < 1 or height < 1:  # type: ignore[operator]
+        yield Problem(where, "bad image size", f"width is {width!r:.40}, height is {height!r:.40}")
+    elif width * height > limits.PIXELS.most * limits.SCALED:  # type: ignore[operator]
+        excess = limits.PIXELS.excess(amount=width * height)  # type: ignore[operator]
+        yield Problem(where, "too large", f"width is {width!r:.40}, height is {height!r:.40}; {excess}")
 
 
 def check_annotation(
@@ -55,8 +72,7 @@ def check_annotation(
 ) -> Iterator[Problem]:
     """Mistakes in an annotation of `image`; `keypoints` says how many each category has.
 
-    Besides what is wrong on its face: a polygon of four numbers, which pycocotools takes for a box; a category that is
-    not listed; keypoints of the wrong length.
+    Besides what is wrong on its face: a category that is not listed; keypoints of the wrong length.
     """
     where = f"annotation {row.get('id')!r}"
     if image is None:
@@ -69,9 +85,9 @@ def check_annotation(
     if "area" in row and not (_number(row["area"]) and row["area"] >= 0):
         yield Problem(where, "bad area", f"area is {row['area']!r}")
     yield from (Problem(where, *found) for found in _box(row.get("bbox")))
-    if "segmentation" in row:
+    if row.get("segmentation"):
         yield from (Problem(where, *found) for found in _segmentation(row["segmentation"], image))
-    if row.get("keypoints") is not None and category in keypoints:
+    if row.get("keypoints") is not None and keypoints.get(category):  # of no use where the category names none
         yield from (Problem(where, *found) for found in _keypoints(row["keypoints"], keypoints[category]))
 
 
@@ -110,10 +126,21 @@ def _category(row: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         yield Problem(where, "bad keypoint names", "keypoints is no list of names")
         return
-    pairs = row.get("skeleton") or []
-    good = isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
-    if not good or not all(_whole(k) and 1 <= k <= len(names) for pair in pairs for k in pair):
-        yield Problem(where, "bad skeleton", f"its limbs are pairs of numbers from 1 to {len(names)}")
+
+
+def limbs(row: Mapping[str, Any]) -> list[tuple[int, int]] | None:
+    """The skeleton of a category as pairs of indices from 0 into its keypoints; None where it is none.
+
+    COCO counts from 1; one with a 0 in it is counted from 0.
+    """
+    pairs, count = row.get("skeleton") or [], len(row.get("keypoints") or ())
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return None
+    ends = [end for pair in pairs for end in pair]
+    if not all(map(_whole, ends)):
+        return None
+    first = 0 if 0 in ends else 1
+    return [(a - first, b - first) for a, b in pairs] if all(first <= k < count + first for k in ends) else None
 
 
 def _box(box: Any) -> Iterator[tuple[str, str]]:
@@ -127,14 +154,14 @@ def _segmentation(value: Any, image: Mapping[str, Any] | None) -> Iterator[tuple
     if isinstance(value, dict):
         yield from _runs(value, image)
         return
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         yield "bad segmentation", f"{value!r:.80} is neither polygons nor run lengths"
         return
     for polygon in value:
         if not isinstance(polygon, list) or not all(map(_number, polygon)):
             yield "bad polygon", f"{polygon!r:.80} is no list of numbers"
         elif len(polygon) < 6 or len(polygon) % 2:
-            yield "bad polygon", f"{len(polygon)} numbers, expected pairs for at least three corners"
+            continue  # no mask, whatever it is; see `usable_segmentation`
         elif image is not None and max(map(abs, polygon)) > _far(image):
             yield "bad polygon", f"a corner at {max(polygon, key=abs):g}, far outside of the image"
         elif image is not None and len(polygon) * _far(image) > limits.OUTLINE.most < (long := outline([polygon])):
@@ -167,6 +194,13 @@ def _keypoints(values: Any, count: int) -> Iterator[tuple[str, str]]:
         yield "bad keypoints", f"{len(values)} numbers, expected {3 * count} for {count} keypoints of its category"
     elif not set(values[2::3]) <= {0, 1, 2}:
         yield "bad keypoints", f"visibilities {sorted(set(values[2::3]))}, expected 0, 1 or 2"
+
+
+def _names_a_file(name: Any) -> bool:
+    """Whether the last part of a path, with either slash, can be a file's name."""
+    return (
+        isinstance(name, str) and "\0" not in name and name.replace("\\", "/").rpartition("/")[2] not in ("", ".", "..")
+    )
 
 
 def _id(row: Mapping[str, Any], name: str = "id") -> Any:

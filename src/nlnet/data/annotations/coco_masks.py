@@ -41,6 +41,29 @@ def _decompress(text: str) -> list[int]:
     return numbers
 
 
+def usable_segmentation(segmentation: Any) -> Any:
+    """What of an annotation's segmentation is a mask: run lengths, or its polygons of at least three corners.
+
+    None where nothing is. A list of four numbers is a box to pycocotools, and a mistake wherever it is found.
+    """
+    if isinstance(segmentation, dict):
+        return segmentation or None
+    return [polygon for polygon in segmentation or () if len(polygon) >= 6 and len(polygon) % 2 == 0] or None
+
+
+def is_empty(segmentation: Any) -> bool:
+    """Whether no pixel is in what `usable_segmentation` gave: run lengths of zeros alone, polygons without area."""
+    if isinstance(segmentation, dict):
+        height, width = segmentation["size"]
+        return not run_lengths(segmentation["counts"], height, width)[1::2].any()
+    return not any(_area(polygon) for polygon in segmentation)
+
+
+def _area(polygon: Sequence[float]) -> float:
+    x, y = polygon[0::2], polygon[1::2]
+    return sum(x[k - 1] * y[k] - x[k] * y[k - 1] for k in range(len(x))) / 2
+
+
 def rle_mask(rle: dict[str, Any]) -> np.ndarray:
     """(H, W) uint8 of 0 and 1 from `{"size": [H, W], "counts": ...}`. Raises ValueError."""
     height, width = rle["size"]

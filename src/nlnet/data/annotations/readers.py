@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,30 @@ from typing import Any
 from nlnet.data.annotations.charades import read_charades
 from nlnet.data.annotations.coco import read_coco
 from nlnet.data.annotations.coco_check import check_content, describe
+from nlnet.data.annotations.coco_plausible import plausibility
 from nlnet.data.annotations.kinetics import read_kinetics
 from nlnet.data.annotations.records import TASKS, Annotations
 from nlnet.errors import UserError, nearest
 
-Reader = Callable[[Path], Annotations]
+Reader = Callable[[Any], Annotations]
+"""Of a file or folder; those in `OF_SEVERAL` also of several."""
 
 READERS: dict[str, Reader] = {"charades": read_charades, "kinetics": read_kinetics, "coco": read_coco}
 
 
-def read_annotations(source: Path, dataset: str, reader: str | None = None) -> Annotations:
+OF_SEVERAL = ("charades", "kinetics")
+
+
+def read_annotations(source: Path | tuple[Path, ...], dataset: str, reader: str | None = None) -> Annotations:
     """The annotations in `source`, from the reader of `dataset` or from the function that `reader` names.
 
     Raises UserError for annotations that cannot be used, and for a reader that cannot be found or returns no such.
     """
+    if isinstance(source, tuple) and (reader is not None or dataset not in OF_SEVERAL):
+        raise UserError(
+            f"annotations={','.join(map(str, source))}: several are read for {' and '.join(OF_SEVERAL)} only; name one"
+            " file or folder"
+        )
     if reader is None:
         return READERS[dataset](source)
     annotations = _function(reader)(source)
@@ -32,7 +43,7 @@ def read_annotations(source: Path, dataset: str, reader: str | None = None) -> A
             " nlnet.data.annotations.records.Annotations"
         )
     _check(annotations, f"reader={reader}")
-    return annotations
+    return _with_notes(annotations, f"reader={reader}") if annotations.images else annotations
 
 
 def _function(reader: str) -> Reader:
@@ -65,10 +76,22 @@ def _check(annotations: Annotations, where: str) -> None:
                 raise UserError(f"{where}: {record.video} has class {index}, expected 0 to {len(classes) - 1}")
             if not 0 <= start <= end:
                 raise UserError(f"{where}: {record.video} has a label from {start} s to {end} s")
-    for split in {record.split for record in annotations.records} if annotations.images else ():
-        if problems := check_content(_content(annotations, split, where)):
+
+
+def _with_notes(annotations: Annotations, where: str) -> Annotations:
+    """The annotations of images, each called as its notes call its file. Raises UserError for what is wrong in them."""
+    named, plausible = [], {}
+    for split in dict.fromkeys(record.split for record in annotations.records):
+        content = _content(annotations, split, where)
+        if problems := check_content(content):
             first, *further = describe(problems)
             raise UserError(f"{where}, split {split}: {first}", *further)
+        plausible[split] = plausibility(content)
+        if hopeless := plausible[split].hopeless(split):
+            raise UserError(f"{where}: {hopeless}")
+        records = (record for record in annotations.records if record.split == split)
+        named += [replace(r, video=image["file_name"]) for r, image in zip(records, content["images"], strict=True)]
+    return replace(annotations, records=tuple(named), plausible=plausible)
 
 
 def _content(annotations: Annotations, split: str, where: str) -> dict[str, Any]:

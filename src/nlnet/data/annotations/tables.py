@@ -12,8 +12,8 @@ from nlnet.errors import UserError
 from nlnet.reading import open_regular, read_text
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """("file, line n", row) of a CSV with at least these columns, none of them missing in any row.
+def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
+    """("file, line n", row) of a CSV with at least these columns, none of them missing in any row, and `optional` ones.
 
     Raises UserError that names file, line and value.
     """
@@ -32,7 +32,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
                 where = f"{path}, line {reader.line_num}"
                 if any(row[name] is None for name in columns):
                     raise UserError(f"{where}: fewer fields than the header has")
-                row = {name: row[name].strip() for name in columns}
+                further = [name for name in optional if row.get(name) is not None]
+                row = {name: row[name].strip() for name in (*columns, *further)}
                 if not row[columns[0]]:
                     raise UserError(f"{where}: {columns[0]} is empty")
                 yield where, row

@@ -1,7 +1,7 @@
 """Batches of images with their objects: read, mirrored, resized, the objects with them."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from nlnet import limits
 from nlnet.data.annotations.coco_categories import Categories
 from nlnet.data.annotations.coco_check import check_annotation, check_image, keypoint_counts
-from nlnet.data.annotations.coco_masks import given_mask, outline
+from nlnet.data.annotations.coco_masks import given_mask, outline, usable_segmentation
 from nlnet.data.batches.base import Batch, Listing, RankSlice, ShardBatches
 from nlnet.data.media.images import ImageError, decode_image
-from nlnet.data.media.suffixes import IMAGE_MEMBERS
+from nlnet.data.media.suffixes import IMAGE_MEMBERS, READ_ALWAYS
 from nlnet.data.shards.manifest import Sample
 from nlnet.data.shards.reader import SampleError
 from nlnet.data.shards.source import DEFAULTS, ReadSettings
@@ -35,6 +35,8 @@ class ImageSettings:
         train: crowds, and what is left of objects outside of the image, are left out.
         masks: draw the objects' masks.
         keypoints: hand out keypoints.
+        mirrored: where each keypoint is found after mirroring.
+        formats: of images that are read.
     """
 
     short_sides: tuple[int, ...]
@@ -43,6 +45,8 @@ class ImageSettings:
     train: bool
     masks: bool
     keypoints: bool
+    mirrored: tuple[int, ...] = ()
+    formats: tuple[str, ...] = READ_ALWAYS
 
 
 class Frame(NamedTuple):
@@ -142,17 +146,18 @@ class ImageBatches(ShardBatches[Sample, Picture]):
         files = [data for suffix, data in members.items() if suffix != "json"]
         if len(files) != 1:
             raise SampleError("malformed", f"{sample.key}: {len(files)} images in one sample")
+        placed = self._frame(sample, epoch)
+        needed = placed.new_width, placed.new_height
         try:
-            image = decode_image(files[0], sample.width, sample.height)
+            image = decode_image(files[0], sample.width, sample.height, formats=self.view.formats, needed=needed)
         except ImageError as error:
             raise SampleError(error.cause, f"{sample.key}: {error}") from error
-        placed = self._frame(sample, epoch)
         return Picture(placed.image(image), self._target(rows, placed))
 
     def collate(self, indices: np.ndarray, items: Sequence[Picture | None]) -> Batch:
         blank = Picture(torch.zeros(3, 64, 64, dtype=torch.uint8), self._target((-1, []), Frame(64, 64, 64, 64, False)))
         whole = [item or blank for item in items]
-        return {"images": [item.image for item in whole], "targets": _together([item.target for item in whole])}
+        return {"images": [item.image for item in whole], "targets": [item.target for item in whole]}
 
     def _frame(self, sample: Sample, epoch: int) -> Frame:
         # From (seed, epoch, sample): what a sample looks like depends on no other sample and on no history.
@@ -184,7 +189,11 @@ class ImageBatches(ShardBatches[Sample, Picture]):
         if self.view.train:
             # A pixel is the least that a box can be regressed to; some of COCO's have no width or height at all.
             sides = (boxes[:, 2:] - boxes[:, :2]) / placed.scale_xy
-            kept = [k for k, row in enumerate(rows) if not row.get("iscrowd", 0) and (sides[k] >= 1).all()]
+            kept = [
+                k
+                for k, row in enumerate(rows)
+                if not row.get("iscrowd", 0) and (sides[k] >= 1).all() and (not self.view.masks or _segmentation(row))
+            ]
             rows, boxes = [rows[k] for k in kept], boxes[kept]
         target: dict[str, Any] = {
             "boxes": torch.tensor(boxes, dtype=torch.float32),
@@ -206,7 +215,7 @@ class ImageBatches(ShardBatches[Sample, Picture]):
         none = [0] * (3 * count)
         values = [row.get("keypoints") or none for row in rows]
         points = np.array(values, dtype=np.float64).reshape(-1, count, 3)
-        return torch.tensor(placed.keypoints(points, self.categories.mirrored), dtype=torch.float32)
+        return torch.tensor(placed.keypoints(points, self.view.mirrored), dtype=torch.float32)
 
 
 def object_area(row: dict[str, Any]) -> float:
@@ -234,25 +243,17 @@ def group_batches(order: np.ndarray, group_of: np.ndarray, batch_size: int) -> n
 
 def _masks(rows: Sequence[dict[str, Any]], placed: Frame) -> Tensor:
     height, width = placed.new_height, placed.new_width
-    missing = [row.get("id") for row in rows if "segmentation" not in row]
-    if missing:
-        raise SampleError("no mask", f"annotation {missing[0]} has no segmentation, which data.masks=true needs")
-    longest = max((outline(row["segmentation"]) for row in rows), default=0) * max(placed.scale_xy)
+    outlines = [_segmentation(row) for row in rows]
+    longest = max((outline(given) for given in outlines if given), default=0) * max(placed.scale_xy)
     try:
         limits.MASKS.check(len(rows) * max(height * width, placed.height * placed.width))
         limits.OUTLINE.check(int(longest))
     except limits.TooLarge as error:
         raise SampleError("too large", str(error)) from error
-    masks = [given_mask(row["segmentation"], placed.scale_xy, height, width, placed.flip) for row in rows]
+    none = np.zeros((height, width), np.uint8)  # of an object without one, where all are looked at
+    masks = [given_mask(g, placed.scale_xy, height, width, placed.flip) if g else none for g in outlines]
     return torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, height, width, dtype=torch.uint8)
 
 
-def _together(targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same targets, small tensors as parts of one: a worker sends each tensor's memory as an open file."""
-    counts = [len(target["boxes"]) for target in targets]
-    for name in ("boxes", "labels", "iscrowd", "area", "keypoints"):
-        if name in targets[0]:
-            parts = torch.cat([target[name] for target in targets]).split(counts)
-            for target, part in zip(targets, parts, strict=True):
-                target[name] = part
-    return targets
+def _segmentation(row: Mapping[str, Any]) -> Any:
+    return usable_segmentation(row.get("segmentation"))

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from nlnet.data.batches.base import Batch, RankSlice, ShardBatches
 from nlnet.data.batches.clips import ClipBatches, ClipSettings, read_video
-from nlnet.data.batches.workers import TIMEOUT_S, WorkerWatch, report_to
+from nlnet.data.batches.packing import Packed, check_open_files, unpack
+from nlnet.data.batches.workers import TIMEOUT_S, WorkerWatch, packed_by_worker, report_to
 
 __all__ = ["Batch", "BatchLoader", "ClipBatches", "ClipSettings", "RankSlice", "read_video"]
 
@@ -36,9 +37,10 @@ class BatchLoader:
     """Iterates over the batches of one epoch at a time and can be stopped and resumed between any two of them.
 
     `state_dict()` is the position of the batch that comes next, `{"epoch", "t"}`, equal on all ranks. A pass that is
-    left early does not come back: the next one starts the next epoch. With `repeat_epoch` every pass is the first
-    epoch, for overfitting a few batches on purpose. A batch's `reading["seconds"]` is how long it was waited for; for
-    more than `worker_timeout_s`, or for a worker that is gone, UserError is raised.
+    left early does not come back: the next one starts the next epoch. Whoever leaves every pass after so many batches
+    says so with `per_epoch`: what comes after the last of them is then the next epoch. With `repeat_epoch` every pass
+    is the first epoch, for overfitting a few batches on purpose. A batch's `reading["seconds"]` is how long it was
+    waited for; for more than `worker_timeout_s`, or for a worker that is gone, UserError is raised.
     """
 
     def __init__(
@@ -47,16 +49,19 @@ class BatchLoader:
         num_workers: int = 0,
         *,
         prefetch: int = 2,
+        per_epoch: int | None = None,
         repeat_epoch: bool = False,
         worker_timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.batches, self.repeat_epoch = batches, repeat_epoch
+        self.per_epoch = min(len(batches), per_epoch or len(batches))
         self.epoch, self.t = 0, 0
         self._resumed = False
         self._positions = _Positions(len(batches))
         workers: dict[str, Any] = {}
         errors, report = multiprocessing.Pipe(duplex=False)
         if num_workers > 0:
+            check_open_files(num_workers, batches.settings.parallel)
             # A forked worker would hang in the object-store client, whose threads a fork does not copy.
             torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["nlnet.data.batches.loader"])
             workers = {
@@ -70,7 +75,7 @@ class BatchLoader:
             batch_size=None,
             sampler=self._positions,
             num_workers=num_workers,
-            collate_fn=_as_is,
+            collate_fn=packed_by_worker,
             # Its own generator: the base seed of the workers must not be drawn from the model's random numbers.
             generator=torch.Generator().manual_seed(0),
             **workers,
@@ -83,21 +88,25 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         """One pass, which begins at the first `next`: a trainer makes an iterator just to see whether it can, before it
         has restored the position, and nothing must be read for that one."""
-        if self.repeat_epoch:
-            self.epoch, self.t = 0, 0
-        elif self.batches.train and self.t and not self._resumed:
-            self.epoch, self.t = self.epoch + 1, 0
+        if not self._resumed and (self.repeat_epoch or (self.batches.train and self.t)):
+            self.epoch, self.t = self._next_epoch(self.epoch), 0
         self._resumed = False
-        self._positions.epoch, self._positions.start = self.epoch, self.t
+        self._positions.epoch, self._positions.start = epoch, start = self.epoch, self.t
         began = time.perf_counter()
-        for batch in self._watched:
+        for t, sent in enumerate(self._watched, start):
+            batch = unpack(sent) if isinstance(sent, Packed) else sent
             batch["reading"]["seconds"] = time.perf_counter() - began
             if self.batches.train:
                 # The position moves on before the batch is handed out, the epoch's end included: the trainer saves
                 # while it holds the last batch and does not come back for a StopIteration.
-                self.epoch, self.t = (self.epoch, self.t + 1) if self.t + 1 < len(self) else (self.epoch + 1, 0)
+                more = t + 1 < self.per_epoch
+                self.epoch, self.t = (epoch, t + 1) if more else (self._next_epoch(epoch), 0)
             yield batch
+            del batch, sent  # or its memory would be held until the next one is there
             began = time.perf_counter()
+
+    def _next_epoch(self, epoch: int) -> int:
+        return 0 if self.repeat_epoch else epoch + 1
 
     def close(self) -> None:
         """Stop the workers. The loader can be used again; it starts new ones."""
@@ -113,12 +122,8 @@ class BatchLoader:
         """Go on at a position that `state_dict` gave. Raises ValueError for what is none."""
         if not all(isinstance(state[name], int) and state[name] >= 0 for name in ("epoch", "t")):
             raise ValueError(f"epoch {state['epoch']!r}, t {state['t']!r} is no position in the data")
-        self.epoch, self.t = state["epoch"], state["t"]
+        self.epoch, self.t = 0 if self.repeat_epoch else state["epoch"], state["t"]
         self._resumed = True
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 def _start_worker(environment: dict[str, str], errors: Connection, _worker: int) -> None:

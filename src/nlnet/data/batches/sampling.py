@@ -40,14 +40,14 @@ def frame_indices(geometry: ClipGeometry, frames: int, start: int) -> np.ndarray
 
 
 def active_classes(sample: Sample, indices: Sequence[int] | np.ndarray | None = None) -> list[int]:
-    """The classes whose interval overlaps the time between the first and the last of `indices`; all of them for None.
+    """The classes whose interval overlaps the time from the first to the last of `indices`; all of them for None.
 
     The first is the label of a training clip, the second, the union over the video, the label at test
     (Charades, paper section 5.2).
     """
     if indices is None:
         return sorted({label for label, _, _ in sample.labels})
-    first, last = min(indices) / sample.fps, max(indices) / sample.fps
+    first, last = sample.times.seconds([min(indices), max(indices)])
     return sorted({label for label, start, end in sample.labels if start <= last and end >= first})
 
 
@@ -55,8 +55,8 @@ def clip_frames(rule: str, geometry: ClipGeometry, frames: int, fps: float, clip
     """(clips, T) the frames of each clip of a test, in a video of n = `frames` frames; j counts clips, k frames of one.
 
     official: floor(j n / clips) + k stride, modulo n: the last clips go on at the video's beginning.
-    slowfast: clips of L = T stride fps / 30 frames, whatever the rate; from max(n - L, 0) j / clips to L - 1 frames
-        later in T equal steps, rounded down; beyond the end the last frame.
+    slowfast: clips of L = T stride fps / 30 frames, with the mean rate of the video, as there; from
+        max(n - L, 0) j / clips to L - 1 frames later in T equal steps, rounded down; beyond the end the last frame.
     mmaction2: round(j max(n - L, 0) / (clips - 1)) + k stride, modulo n, with L = (T - 1) stride + 1; the middle for a
         single clip.
     """

@@ -10,8 +10,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
+from nlnet.data.batches.packing import pack
 from nlnet.errors import UserError
 
 T = TypeVar("T")
@@ -32,10 +33,23 @@ def report_to(errors: Connection) -> None:
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(hook)  # type: ignore[attr-defined]
 
 
+def packed_by_worker(batch: Any) -> Any:
+    """In a worker: the batch as it is sent. Raises UserError where there is no shared memory or no file for it."""
+    if get_worker_info() is None:
+        return batch
+    try:
+        return pack(batch)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"a loader worker could not hand over a batch: {_words(error)}; {_shared_memory()}") from None
+
+
 def _leave(errors: Connection, error: Exception, _batch: Any) -> None:
-    words = " ".join(str(error).split()) or type(error).__name__
-    errors.send_bytes(words[:500].encode())
+    errors.send_bytes(_words(error).encode())
     os._exit(1)
+
+
+def _words(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:500]
 
 
 class WorkerWatch:

@@ -8,21 +8,31 @@ Both ways give the same bytes for the same input: one thread, bit-exact scaling,
 import io
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.codec.context import Flags
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from nlnet.data.media.video import VideoError, has_exact_times, open_video, quarter_turns
+from nlnet.data.media.source import source_frames
+from nlnet.data.media.video import VideoError, quarter_turns
 
 # Groups of one P and three B pictures, wherever the content would let x264 choose others; no B refers to another B.
 _SKIPPABLE = {"bf": "3", "b_strategy": "0", "b-pyramid": "none"}
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
+
+
+class Transcoded(NamedTuple):
+    """An encoded video, and the second of its first frame in the file that it was made from."""
+
+    video: bytes
+    begin: Fraction
 
 
 def transcode(
@@ -39,22 +49,35 @@ def transcode(
 
     The shorter side becomes `short_side` pixels, or stays if it is shorter; both sides are made even, and a rotation
     stored beside the frames is carried out. Frames keep their times, counted from the first kept one. `start` and
-    `end`, in seconds from the first frame, keep the frames with start <= time < end. `gop` is the largest distance of
-    keyframes in frames, `crf` is x264's quality (lower is better), `tune` its tune, "fastdecode" or None.
-    Raises VideoError: "undecodable", "no video stream", "no frames", "segment outside the video".
+    `end`, in seconds as nlnet.data.media.times has them, keep the frames with start <= time < end. `gop` is the largest
+    distance of keyframes in frames, `crf` is x264's quality (lower is better), `tune` its tune, "fastdecode" or None.
+    Raises VideoError: "undecodable", also for a file that is not whole, unless all frames of the segment lie before the
+    damage; "no video stream", "no frames", "empty", "segment outside the video".
     """
+    return transcode_with_begin(source, short_side=short_side, gop=gop, crf=crf, tune=tune, start=start, end=end).video
+
+
+def transcode_with_begin(
+    source: Path | bytes,
+    *,
+    short_side: int,
+    gop: int,
+    crf: int,
+    tune: str | None,
+    start: float | None = None,
+    end: float | None = None,
+) -> Transcoded:
+    """The same, and which second of the source it begins with."""
     if short_side < 2 or gop < 1 or not 0 <= crf <= 51:
         raise ValueError(f"short_side {short_side}, gop {gop}, crf {crf}: at least 2, at least 1, 0 to 51")
-    with open_video(source) as (container, stream):
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        times = _Times(container, stream, rate)
-        if start:
-            times.seek(start)
-        kept = _between(times.frames(), start or 0.0, end)
-        encoded = _encode(_fit(kept, short_side), times.base, rate, _options("medium", crf, gop, tune) | _SKIPPABLE)
-    if not encoded:
+    frames = source_frames(source, start, end)
+    options = _options("medium", crf, gop, tune) | _SKIPPABLE
+    first = next(frames, None)
+    if first is None:
         raise VideoError("no frames" if start is None and end is None else "segment outside the video")
-    return encoded
+    begin = first.tick * first.base - first.zero
+    timed = ((frame.tick - first.tick, frame.image) for frame in chain((first,), frames))
+    return Transcoded(_encode(_fit(timed, short_side), first.base, first.rate, options), begin)
 
 
 def encode_frames(frames_THWC: np.ndarray, fps: float, *, crf: int = 18, gop: int = 8) -> bytes:
@@ -72,45 +95,6 @@ def encode_frames(frames_THWC: np.ndarray, fps: float, *, crf: int = 18, gop: in
         for k, image in enumerate(np.ascontiguousarray(frames_THWC))
     )
     return _encode(frames, 1 / rate, rate, _options("veryfast", crf, gop))
-
-
-class _Times:
-    """The frames of a stream with their times, counted in `base` seconds from the first frame of the stream."""
-
-    def __init__(self, container: InputContainer, stream: VideoStream, rate: Fraction) -> None:
-        self.container, self.stream = container, stream
-        self.exact = has_exact_times(container) and stream.time_base is not None
-        self.base: Fraction = stream.time_base if self.exact and stream.time_base else 1 / rate
-        self.origin: int | None = None
-
-    def seek(self, start: float) -> None:
-        """Skips to a keyframe at or before `start` seconds, where the container can."""
-        if not self.exact:
-            return
-        self.origin = next((frame.pts for frame in self.container.decode(self.stream)), None)
-        self.container.seek((self.origin or 0) + int(start / self.base), stream=self.stream, backward=True)
-
-    def frames(self) -> Iterator[tuple[float, int, VideoFrame]]:
-        """(seconds, time in `base`, frame), times strictly rising."""
-        last = -1
-        for k, frame in enumerate(self.container.decode(self.stream)):
-            if self.origin is None:
-                self.origin = frame.pts if self.exact else 0
-            time = frame.pts - (self.origin or 0) if self.exact and frame.pts is not None else k
-            last = time = max(time, last + 1)
-            yield float(time * self.base), time, frame
-
-
-def _between(
-    frames: Iterable[tuple[float, int, VideoFrame]], start: float, end: float | None
-) -> Iterator[tuple[int, VideoFrame]]:
-    first: int | None = None
-    for seconds, time, frame in frames:
-        if end is not None and seconds >= end:
-            return
-        if seconds >= start:
-            first = time if first is None else first
-            yield time - first, frame
 
 
 def _fit(frames: Iterable[tuple[int, VideoFrame]], short_side: int) -> Iterator[tuple[int, VideoFrame]]:

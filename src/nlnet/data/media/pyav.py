@@ -1,20 +1,25 @@
 """The frames at given indices, with PyAV, doing no more than they need.
 
-Three things are left out. Packets that no wanted frame depends on: each frame needs those from the keyframe before it
-to its own. Among these, pictures that no other picture refers to (H.264 marks them; prepared videos have three of them
-in a row). And colors outside the crop: the planes are cut before they become RGB, several frames in one conversion.
+Three things are left out. Packets that no wanted frame depends on: each frame needs those from the entry before it
+(nlnet.data.media.entries) to its own. Among these, pictures that no other picture refers to (H.264 marks them; prepared
+videos have three of them in a row). And colors outside the crop: the planes are cut before they become RGB, several
+frames in one conversion.
 """
 
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
+from av import FFmpegError
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from nlnet.data.media.entries import entry_points
 from nlnet.data.media.video import Box, VideoError, checked_crop, has_exact_times, open_video, packets_of, quarter_turns
 
 # Frames converted together: enough to spread the cost of a call, few enough to keep 4K pictures out of memory.
@@ -29,18 +34,20 @@ def decode(data: bytes, indices: Sequence[int], crop: Box | None) -> np.ndarray:
         slots.setdefault(index, []).append(slot)
     with open_video(data) as (container, stream):
         painter = _Painter(stream.height, stream.width, len(indices), crop)
-        for k, frame in _frames(container, stream, sorted(slots) or [0]):
+        for k, frame in _frames(data, container, stream, sorted(slots) or [0]):
             painter.add(frame, slots.get(k, []))
         return painter.clip()
 
 
-def _frames(container: InputContainer, stream: VideoStream, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+def _frames(
+    data: bytes, container: InputContainer, stream: VideoStream, wanted: Sequence[int]
+) -> Iterator[tuple[int, VideoFrame]]:
     """(k, frame) for each wanted k, rising. Raises IndexError where there is no such frame."""
     if has_exact_times(container):
         packets = packets_of(container, stream)
         times = sorted(p.pts for p in packets if p.pts is not None and not p.is_discard)
         if len(set(times)) == len(packets):
-            yield from _by_time(packets, times, stream, wanted)
+            yield from _by_time(data, packets, times, stream, wanted)
             return
         # Times are missing or occur twice: what is left is to count.
         yield from _by_count(_decoded(packets, stream), wanted)
@@ -59,41 +66,125 @@ def _by_count(frames: Iterable[VideoFrame], wanted: Sequence[int]) -> Iterator[t
 
 
 def _by_time(
-    packets: list[Packet], times: list[int], stream: VideoStream, wanted: Sequence[int]
+    data: bytes, packets: list[Packet], times: list[int], stream: VideoStream, wanted: Sequence[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
     if wanted[-1] >= len(times):
         raise IndexError(f"frame {wanted[-1]} of a video of {len(times)} frames")
-    number = {times[k]: k for k in wanted}
-    context = stream.codec_context
-    skips = context.name == "h264"
-    for begin, end in packet_ranges(packets, number):
-        context.flush_buffers()
-        for packet in [*packets[begin:end], None]:
-            if skips and packet is not None:
-                context.skip_frame = "DEFAULT" if packet.pts in number else "NONREF"
-            for frame in context.decode(packet):
-                if frame.pts in number:
-                    yield number.pop(frame.pts), frame
+    number: dict[int | None, int] = {times[k]: k for k in wanted}
+    for begin, end in packet_ranges(packets, number, _entries(packets, stream)):
+        yield from _decode_range(packets, begin, end, stream, number)
+    if number:  # something was no entry, after all; another decoder, since this one has read what lies behind
+        with open_video(data) as (container, fresh):
+            yield from _decode_range(packets_of(container, fresh), 0, len(packets), fresh, number)
     if number:
         raise VideoError("undecodable", f"frame {min(number.values())} does not come out of the decoder")
 
 
-def packet_ranges(packets: list[Packet], wanted: Iterable[int]) -> list[tuple[int, int]]:
-    """Ranges of packets that the frames with the `wanted` times need, each range from a keyframe, in order, apart."""
-    position = {packet.pts: i for i, packet in enumerate(packets)}
-    keys = [i for i, packet in enumerate(packets) if packet.is_keyframe]
-    key_times = [packets[i].pts or 0 for i in keys]
-    ordered = key_times == sorted(key_times)
+def _decode_range(
+    packets: list[Packet], begin: int, end: int, stream: VideoStream, number: dict[int | None, int]
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames of these packets that `number` has a number for, which it loses; none if they begin with no entry."""
+    context = stream.codec_context
+    skips, entered = context.name == "h264", begin == 0
+    context.flush_buffers()
+    for packet in chain(packets[begin:end], (None,)):
+        if skips and packet is not None:
+            context.skip_frame = "DEFAULT" if packet.pts in number or packet is packets[begin] else "NONREF"
+        try:
+            frames = context.decode(packet)
+        except FFmpegError:
+            if begin == 0:
+                raise
+            return  # from the start it may be right, or the error is said
+        for frame in frames:
+            entered = entered or (frame.pts == packets[begin].pts and frame.key_frame)
+            if entered and frame.pts in number:
+                yield number.pop(frame.pts), frame
+
+
+def _entries(packets: list[Packet], stream: VideoStream) -> list[int]:
+    return [i for i, entry in enumerate(entry_points(packets, stream.codec_context)) if entry]
+
+
+def packet_ranges(
+    packets: list[Packet], wanted: Iterable[int | None], entries: Sequence[int] = ()
+) -> list[tuple[int, int]]:
+    """Ranges of packets that the frames with the `wanted` times need, each range from an entry, in order, apart.
+
+    The entries are the keyframes where none are named.
+    """
+    entries = entries or [i for i, packet in enumerate(packets) if packet.is_keyframe]
     runs: list[tuple[int, int]] = []
-    for time in sorted(wanted, key=position.__getitem__):
-        before = bisect_right(key_times, time) - 1
-        begin = keys[before] if ordered and before >= 0 and keys[before] <= position[time] else 0
+    for begin, position in sorted(_places(packets, wanted, entries), key=lambda place: place[1]):
         if runs and begin <= runs[-1][1]:
             begin = min(begin, runs[-1][0])
             while runs and begin <= runs[-1][1]:
                 begin = min(begin, runs.pop()[0])
-        runs.append((begin, position[time] + 1))
+        runs.append((begin, position + 1))
     return runs
+
+
+def _places(packets: list[Packet], wanted: Iterable[int | None], entries: Sequence[int]) -> list[tuple[int, int]]:
+    """(the entry from which it is decoded, its own packet) of each frame with one of the `wanted` times."""
+    position = {packet.pts: i for i, packet in enumerate(packets)}
+    entry_times = [packets[i].pts or 0 for i in entries]
+    ordered = entry_times == sorted(entry_times)
+    places = []
+    for time in wanted:
+        before = bisect_right(entry_times, time or 0) - 1
+        fits = ordered and before >= 0 and entries[before] <= position[time]
+        places.append((entries[before] if fits else 0, position[time]))
+    return places
+
+
+def check_frames(data: bytes) -> int:
+    """How many frames really come out of the decoder, once those asked for alone are known to be the same.
+
+    Decodes the video from the start, and then every other frame again from the entry before it.
+    Raises VideoError: "not seekable" where these differ, or where none of several keyframes is an entry, so that every
+    clip has to be decoded from the start; others like `nlnet.data.media.video.probe`.
+    """
+    with open_video(data) as (container, stream):
+        if not has_exact_times(container):
+            return sum(1 for _ in container.decode(stream))
+        packets = packets_of(container, stream)
+        digests = {frame.pts: _digest(frame) for frame in _decoded(packets, stream)}
+        marked = sum(packet.is_keyframe for packet in packets)
+        unique = len({packet.pts for packet in packets if not packet.is_discard}) == len(packets)
+    if unique and marked > 1 and not _good_entries(data, digests):
+        why = f"{marked} frames are marked as keyframes, but decoding can begin with the first one only"
+        raise VideoError("not seekable", f"{why}; encode=h264 mends it")
+    return len(digests)
+
+
+def _good_entries(data: bytes, digests: dict[int | None, int]) -> int:
+    """How many entries beside the first there are. Raises VideoError where one of them gives other frames."""
+    good = 0
+    with open_video(data) as (container, stream):
+        packets = packets_of(container, stream)
+        groups: dict[int, list[int]] = {}
+        for begin, position in _places(packets, digests, _entries(packets, stream)):
+            groups.setdefault(begin, []).append(position)
+        for begin, positions in sorted(groups.items()):
+            chosen = sorted(positions)[::2]  # the others are left out, as a clip with a stride leaves them out
+            number: dict[int | None, int] = {packets[i].pts: i for i in chosen}
+            for _, frame in _decode_range(packets, begin, chosen[-1] + 1, stream, number) if begin else ():
+                if _digest(frame) != digests[frame.pts]:
+                    why = f"a decoding from the keyframe at packet {begin} gives other frames than one from the start"
+                    raise VideoError("not seekable", f"{why}; encode=h264 mends it")
+            good += not number
+    return good
+
+
+def _digest(frame: VideoFrame) -> int:
+    """A checksum of the pixels."""
+    if not frame.format.name.startswith(("yuv", "gray")) or not frame.format.is_planar:
+        return zlib.crc32(_pixels(VideoReformatter().reformat(frame, format="rgb24", threads=1)).tobytes())
+    digest = 0
+    for plane, component in zip(frame.planes, frame.format.components, strict=False):
+        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        digest = zlib.crc32(lines[: plane.height, : plane.width * -(-component.bits // 8)].tobytes(), digest)
+    return digest
 
 
 def _decoded(packets: list[Packet], stream: VideoStream) -> Iterator[VideoFrame]:

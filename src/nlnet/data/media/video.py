@@ -6,9 +6,11 @@ upright: a turn that is stored beside them (cameras held upright do that) is car
 
 import io
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +22,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from nlnet import limits
+from nlnet.data.media.damage import find_damage
 from nlnet.data.media.limits import excess
+from nlnet.data.media.times import Times, times_of
+from nlnet.reading import open_regular
 
 Box = tuple[int, int, int, int]
 """A part of the upright picture: top, left, height, width in pixels."""
@@ -40,16 +45,23 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """Presentable frames, mean frames per second, width and height of the upright picture in pixels."""
+    """Presentable frames, mean frames per second, width and height of the upright picture in pixels, and the table of
+    `times` where the frames are not simply at k / fps."""
 
     frames: int
     fps: float
     width: int
     height: int
+    table: tuple[int, ...] = ()
+
+    @property
+    def times(self) -> Times:
+        """When each frame is shown."""
+        return Times(self.frames, self.fps, self.table)
 
     @property
     def duration(self) -> float:
-        """Seconds: frames / fps."""
+        """Seconds from the first frame to the end of the last: frames / fps."""
         return self.frames / self.fps
 
 
@@ -64,7 +76,7 @@ def open_video(source: bytes | Path) -> Iterator[tuple[InputContainer, VideoStre
     try:
         with (
             # Opened here: the demuxer's errors about files look like its errors about what is in them.
-            open(source, "rb") if isinstance(source, Path) else io.BytesIO(source) as file,
+            open_regular(source) if isinstance(source, Path) else io.BytesIO(source) as file,
             _open(source, file) as container,
         ):
             streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -95,7 +107,10 @@ def _open(source: bytes | Path, file: BinaryIO) -> InputContainer:
             claim = excess(mapped)
         file.seek(0)
     else:
+        source = b""
         claim = None
+    if source == b"":
+        raise VideoError("empty", "it has 0 bytes")
     if claim:
         raise VideoError("too large", claim)
     # Titles and the like may be in any encoding, or damaged.
@@ -112,11 +127,71 @@ def has_exact_times(container: InputContainer) -> bool:
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> list[Packet]:
-    """The packets that hold frames: an empty one (the end, or a frame the camera dropped) would flush the decoder."""
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    if len(packets) > limits.FRAMES.most:
-        raise VideoError("too large", f"{len(packets):,} frames")
-    return packets
+    """All packets of `each_packet`."""
+    return list(each_packet(container, stream))
+
+
+def each_packet(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """The packets that hold frames: an empty one (the end, or a frame the camera dropped) would flush the decoder.
+
+    Raises VideoError where there are more than a file may have.
+    """
+    most = limits.FRAMES.most
+    for count, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
+        if count == most:
+            raise VideoError("too large", f"more than {most:,} frames")
+        yield packet
+
+
+def rate_of(stream: VideoStream) -> Fraction:
+    """Frames a second as the file says, 25 where it says nothing."""
+    return stream.average_rate or stream.guessed_rate or Fraction(25)
+
+
+def base_of(stream: VideoStream) -> Fraction:
+    """Seconds a tick of the stream's times."""
+    return stream.time_base or 1 / rate_of(stream)
+
+
+def zero_of(container: InputContainer) -> Fraction:
+    """The second of the container's clock that players show as 0: where the earliest stream starts."""
+    about = Fraction(container.start_time or 0, av.time_base)  # rounded; none where nothing is known
+    starts = [s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base]
+    return min((start for start in starts if abs(start - about) * av.time_base < 2), default=about)
+
+
+def numbers_packets(container: InputContainer) -> bool:
+    """Whether the container numbers its packets instead of storing times (AVI)."""
+    return container.format.name == "avi"
+
+
+class FrameTicks:
+    """The ticks at which the frames of a stream are shown, as they come out of a decoder that reads from the start.
+
+    A frame without a time follows the one before it at the stream's rate, and so does one after a jump back of more
+    than ten seconds: there the clock was set anew, and the rest goes on from what it said before. Smaller steps back
+    are mistakes, and become a step of one tick. Where packets are numbered instead, the k-th frame is at the k-th of
+    these numbers, `known`.
+    """
+
+    def __init__(self, stream: VideoStream, known: Sequence[int | None] = ()) -> None:
+        self.step = max(1, round(1 / (rate_of(stream) * base_of(stream))))
+        self.known = [] if None in known else sorted(pts for pts in known if pts is not None)
+        self.reset = round(10 / base_of(stream))
+        self.count, self.shift = 0, 0
+        self.last = (stream.start_time or 0) - self.step
+
+    def __call__(self, pts: int | None) -> int:
+        """The tick of the next frame, after the one before it."""
+        tick = self.last + self.step if pts is None else pts + self.shift
+        if self.count < len(self.known):
+            tick = self.known[self.count]
+        elif pts is not None and self.count and tick < self.last - self.reset:
+            self.shift += self.last + self.step - tick
+            tick = self.last + self.step
+        self.last = max(tick, self.last + 1) if self.count else tick
+        self.count += 1
+        return self.last
 
 
 def quarter_turns(frame: VideoFrame) -> int:
@@ -124,33 +199,52 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def probe(data: bytes | Path) -> VideoInfo:
+def probe(data: bytes | Path, *, begin: Fraction | None = None, whole: bool = True) -> VideoInfo:
     """What a video holds, from its packets and its first frame: headers may lie about the number of frames.
 
-    Containers without exact times are decoded instead.
-    Raises VideoError: "undecodable", "no video stream", "no frames", "too large".
+    Containers without exact times are decoded instead. Width and height are those that the stream begins with.
+
+    Args:
+        data: the file or its content.
+        begin: the second of the first frame, where something else than the file says it.
+        whole: whether a file that is cut short or has a hole is refused.
+
+    Raises VideoError: "undecodable", "no video stream", "no frames", "too large", "empty".
     """
     with open_video(data) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
-        if has_exact_times(container):
-            packets = packets_of(container, stream)
-            times = sorted(p.pts for p in packets if p.pts is not None and not p.is_discard)
-            frames = len(times)
-            if frames > 1 and times[-1] > times[0] and stream.time_base:
-                rate = float((frames - 1) / ((times[-1] - times[0]) * stream.time_base))
-            first = next((frame for packet in packets for frame in packet.decode()), None)
-            first = first or next(iter(stream.codec_context.decode(None)), None)
-        else:
-            decoded = container.decode(stream)
-            first = next(decoded, None)
-            frames = sum(1 for _ in decoded) + 1
-        if frames == 0 or first is None:
+        if whole and (damage := find_damage(data)):
+            raise VideoError("undecodable", damage.words)
+        sides, rate, base = (stream.width, stream.height), rate_of(stream), base_of(stream)
+        if not rate > 0:
+            raise VideoError("undecodable", f"{rate} frames per second")
+        ticks, first = (_stored_ticks if has_exact_times(container) else _decoded_ticks)(container, stream)
+        if not ticks or first is None:
             raise VideoError("no frames")
-        sides = stream.width, stream.height
         width, height = sides[::-1] if quarter_turns(first) % 2 else sides
-    if not rate > 0:
-        raise VideoError("undecodable", f"{rate} frames per second")
-    return VideoInfo(frames=frames, fps=rate, width=width, height=height)
+        times = times_of(ticks, base, ticks[0] * base - zero_of(container) if begin is None else begin, rate)
+    return VideoInfo(times.frames, times.fps, width, height, times.table)
+
+
+def _stored_ticks(container: InputContainer, stream: VideoStream) -> tuple[list[int], VideoFrame | None]:
+    """When the frames are shown, and the first that comes out of the decoder."""
+    ticks, first = [], None
+    for packet in each_packet(container, stream):
+        if packet.pts is not None and not packet.is_discard:
+            ticks.append(packet.pts)
+        first = first or next(iter(packet.decode()), None)
+    return sorted(ticks), first or next(iter(stream.codec_context.decode(None)), None)
+
+
+def _decoded_ticks(container: InputContainer, stream: VideoStream) -> tuple[list[int], VideoFrame | None]:
+    """The same for containers that do not store it: all frames are decoded."""
+    known, times, first = [], [], None
+    for packet in chain(each_packet(container, stream), (None,)):
+        known += [packet.pts] if packet else []
+        for frame in stream.codec_context.decode(packet):
+            first = first or frame
+            times.append(frame.pts)
+    tick_of = FrameTicks(stream, known if numbers_packets(container) else ())
+    return [tick_of(pts) for pts in times], first
 
 
 def count_frames(data: bytes | Path) -> int:

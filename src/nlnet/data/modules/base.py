@@ -36,6 +36,9 @@ class DataModule(pl.LightningDataModule):
     val_keys: Sequence[str] = ()
     """The names of the validation samples by index; their numbers if empty."""
 
+    remarks: Sequence[str] = ()
+    """What a run says of its data when it starts, a line each."""
+
     max_missing_eval: int = 0
     """How many validation samples may be unreadable before validation stops."""
 
@@ -69,9 +72,15 @@ class DataModule(pl.LightningDataModule):
     def hand_out(self, batches: ShardBatches[Any, Any], num_workers: int) -> BatchLoader:
         """A loader of `batches`."""
         overfit = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        timeout = self.worker_timeout_s
-        self._loaders.append(BatchLoader(batches, num_workers, repeat_epoch=overfit, worker_timeout_s=timeout))
-        return self._loaders[-1]
+        timeout, limit = self.worker_timeout_s, self._limit(len(batches))
+        loader = BatchLoader(batches, num_workers, per_epoch=limit, repeat_epoch=overfit, worker_timeout_s=timeout)
+        self._loaders.append(loader)
+        return loader
+
+    def _limit(self, batches: int) -> int | None:
+        """How many training batches the trainer takes of an epoch's, as Lightning counts them."""
+        limit: int | float = self.trainer.limit_train_batches if self.trainer else 1.0  # type: ignore[attr-defined]
+        return limit if isinstance(limit, int) else int(batches * limit)
 
 
 class ShardDataModule(DataModule):

@@ -1,21 +1,27 @@
 """The LightningDataModule of images with objects: COCO's, in shards or in folders as they are released."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nlnet.data.annotations.coco_categories import Categories
+from nlnet.data.annotations.coco import EXPECTED, other_files
+from nlnet.data.annotations.coco_categories import Categories, unified
+from nlnet.data.annotations.coco_check import describe
+from nlnet.data.annotations.coco_sides import mirrored
 from nlnet.data.batches.base import RankSlice
 from nlnet.data.batches.folder import FolderBatches
 from nlnet.data.batches.images import ImageBatches, ImageSettings, object_area
+from nlnet.data.media.images import check_formats
+from nlnet.data.media.suffixes import READ_ALWAYS
 from nlnet.data.modules.base import ShardDataModule
 from nlnet.data.modules.fingerprint import Fingerprint, fingerprint, hashed_samples
 from nlnet.data.prepare.folder import FolderSplit, is_plain, read_folder
 from nlnet.data.shards.coco import read_truth
-from nlnet.data.shards.find import is_pattern, load_manifest
+from nlnet.data.shards.find import folder_of, is_pattern, load_manifest
 from nlnet.data.shards.manifest import Manifest
+from nlnet.data.shards.storage import is_remote
 from nlnet.errors import UserError
 
 
@@ -24,7 +30,7 @@ class DetectionDataModule(ShardDataModule):
 
     Args:
         shards: folder or URL prefix that holds the shards and their manifests; or a folder of COCO's own files, with
-            annotations in it or in its `annotations`, and the images anywhere below it.
+            annotations in it or in its `annotations`, and the images anywhere below it; or one as Roboflow exports it.
         dataset: the first word of the shards' names, `coco` in `coco-train-000000.tar`.
         train_split, val_split: the second word.
         masks: hand out masks.
@@ -33,6 +39,8 @@ class DetectionDataModule(ShardDataModule):
         eval_short_side: that of a validation image; the last of `short_sides` for None.
         max_size: what the long side may have at most.
         flip: mirror half of the training images.
+        flip_pairs: names of keypoints that change places then; those that the names tell for None, `[]` for none.
+        image_formats: what else than JPEG and PNG is read in a folder: "bmp", "tiff", "webp".
         aspect_groups: batches of upright images, and batches of others: fewer pixels of padding.
         skip_empty: leave training images out that show no object of the categories.
         sigmas: the tolerances of the keypoints in OKS; for None what the dataset says, or COCO's own for its persons.
@@ -53,24 +61,33 @@ class DetectionDataModule(ShardDataModule):
         eval_short_side: int | None = None,
         max_size: int = 1333,
         flip: bool = True,
+        flip_pairs: Sequence[Sequence[str]] | None = None,
+        image_formats: Sequence[str] = READ_ALWAYS,
         aspect_groups: bool = True,
         skip_empty: bool = True,
         sigmas: Sequence[float] | None = None,
         batch_size: int = 16,
         **shared: Any,
     ) -> None:
-        super().__init__(shards, batch_size=batch_size, **shared)
+        super().__init__(folder_of(str(shards)), batch_size=batch_size, **shared)
         sides = check_sides(short_sides, eval_short_side, max_size)
         self.short_sides, self.eval_short_side, self.max_size = sides[:-1], sides[-1], max_size
         self.flip, self.masks, self.keypoints, self.aspect_groups = flip, masks, keypoints, aspect_groups
+        self.formats = check_formats(image_formats, "data.image_formats")
         self._files: list[FolderSplit] = []  # of training and of validation, where they are not in shards
         self.train, self.val = self._find(dataset, train_split, val_split)
-        if self.train.details["categories"] != self.val.details["categories"]:
-            raise UserError(f"{self.shards}: the splits {train_split} and {val_split} have different categories")
-        self.all_categories = Categories(tuple(self.train.details["categories"]))
+        rows, problems = unified({m.split: m.details["categories"] for m in (self.train, self.val)})
+        if problems:
+            first, *further = describe(problems)
+            raise UserError(f"{self.shards}: {first}", *further, "the splits must have the same categories")
+        self.all_categories = Categories(tuple(rows))
         self.categories = Categories.of(self.all_categories.rows, with_keypoints=keypoints, where=self.shards)
         self.classes = self.categories.names  # the name of label k + 1
         self.sigmas = self.categories.sigmas(sigmas) if keypoints else ()
+        self.mirrored = self._mirrored(flip_pairs) if keypoints and flip else ()
+        told = [line for split in (0, 1) for line in self._told(split).get("remarks") or ()]
+        self.remarks = [line for line in told if isinstance(line, str)]
+        self._check_parts()
         if skip_empty:
             self.train = self._without_empty(self.train)
         self.check_fills_a_batch(len(self.train.samples), "images")
@@ -131,24 +148,63 @@ class DetectionDataModule(ShardDataModule):
     def view(self, *, train: bool) -> ImageSettings:
         """How images are handed out in training, and in evaluation."""
         sides = self.short_sides if train else (self.eval_short_side,)
-        return ImageSettings(sides, self.max_size, self.flip, train, self.masks, self.keypoints)
+        flip, formats = self.flip, self.formats
+        return ImageSettings(sides, self.max_size, flip, train, self.masks, self.keypoints, self.mirrored, formats)
 
     def _find(self, dataset: str, *splits: str) -> list[Manifest]:
         if is_pattern(self.shards):
             raise UserError(f"data.shards={self.shards}: images need prepared shards, a folder or a URL prefix of them")
         if is_plain(self.shards):
-            self._files = read_folder(Path(self.shards), dataset, splits)
+            self._files = read_folder(Path(self.shards), dataset, splits, self.formats)
             return [files.manifest for files in self._files]
+        folder = Path(self.shards)
+        shards = folder.is_dir() and [*folder.glob("*.tar"), *folder.glob("*-manifest.json")]
+        if shards == [] and not is_remote(self.shards):
+            found = f"neither shards nor COCO's own files: {EXPECTED}{other_files(folder)}"
+            raise UserError(f"data.shards={self.shards}: the folder holds {found}")
         manifests = [load_manifest(self.shards, dataset, split, self.settings) for split in splits]
         for manifest in manifests:
             if manifest.task != "detection":
                 raise UserError(f"data.shards={self.shards}: shards for {manifest.task} classification hold no objects")
         return manifests
 
+    def _mirrored(self, pairs: Sequence[Sequence[str]] | None) -> tuple[int, ...]:
+        return mirrored(self.categories.keypoint_names, pairs, self.shards)
+
+    def _told(self, split: int) -> Mapping[str, Any]:
+        """What is known of the objects of training (0) and of validation: see `nlnet.data.shards.coco.write_truth`."""
+        if self._files:
+            found = self._files[split].plausible
+            return {**found._asdict(), "remarks": self._files[split].remarks}
+        told = (self.train, self.val)[split].details.get("annotations", {})
+        return told if isinstance(told, dict) else {}
+
+    def _check_parts(self) -> None:
+        """Raises UserError where no object has what is asked for."""
+        for split, manifest in enumerate((self.train, self.val)):
+            told = self._told(split)
+            if not told.get("objects", 1):
+                raise UserError(f"{self.shards}: no object in the split {manifest.split}; training needs some in both")
+            if self.masks and not told.get("masks", 1):
+                raise UserError(
+                    f"{self.shards}: no object of the split {manifest.split} has a mask (segmentation), and"
+                    " data.masks=true; train on boxes with model=faster_rcnn data.masks=false"
+                )
+            if self.keypoints and not told.get("keypoints", 1):
+                raise UserError(
+                    f"{self.shards}: no object of the split {manifest.split} has a labeled keypoint, and"
+                    " data.keypoints=true; train on boxes and masks with experiment=coco_mask data.keypoints=false"
+                )
+
     def _without_empty(self, manifest: Manifest) -> Manifest:
         """The same shards, with only those images listed that show one of the classes."""
         wanted = {k for k, row in enumerate(self.all_categories.rows) if row["id"] in self.category_ids}
         shown = [sample for sample in manifest.samples if wanted & {index for index, _, _ in sample.labels}]
+        if not shown:
+            raise UserError(
+                f"{self.shards}: none of the {len(manifest.samples):,} images of the split {manifest.split} shows an"
+                f" object of {', '.join(self.classes[:5])}; they are left out of training (data.skip_empty=true)"
+            )
         return replace(manifest, samples=tuple(shown))
 
 

@@ -38,7 +38,7 @@ def hashed_samples(manifest: Manifest, notes: Mapping[str, bytes] | None = None)
     """The hashes of a split; `notes` are what is known of a sample besides, by key."""
     samples = manifest.samples
     content = [
-        repr((s.crc32, s.length, s.frames, s.fps, s.width, s.height)).encode() + (notes or {}).get(s.key, b"")
+        repr((s.crc32, s.length, s.frames, s.fps, s.width, s.height, *s.table)).encode() + (notes or {}).get(s.key, b"")
         for s in samples
     ]
     rest = json.dumps([manifest.task, manifest.details, [sample.shard for sample in samples]])
@@ -51,7 +51,7 @@ def hashed_samples(manifest: Manifest, notes: Mapping[str, bytes] | None = None)
 
 def key_hash(key: str) -> int:
     """64 bits, so that no two of a million keys are the same."""
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), signed=True)
+    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), signed=True)
 
 
 def differences(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nlnet.data.annotations.coco import is_coco
+from nlnet.data.annotations.coco import find_mistakes, is_coco
 from nlnet.data.annotations.coco_check import Problem, describe
+from nlnet.data.annotations.coco_plausible import Plausibility
+from nlnet.data.media.suffixes import IMAGE_FORMATS, READ_ALWAYS
 from nlnet.data.prepare.plan import Item, Plan, make_plan
 from nlnet.data.prepare.settings import Settings
 from nlnet.data.shards.manifest import Manifest, Sample
@@ -17,11 +19,13 @@ from nlnet.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class FolderSplit:
-    """A split: a manifest without shards, and the image file and the records (JSON) of each key."""
+    """A split: a manifest without shards, image file and records (JSON) of each key, and what is hardly meant."""
 
     manifest: Manifest
     paths: dict[str, Path]
     notes: dict[str, bytes]
+    plausible: Plausibility
+    remarks: list[str]
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotations as COCO's dictionary."""
@@ -38,12 +42,14 @@ def is_plain(folder: str) -> bool:
     return not is_remote(folder) and is_coco(Path(folder)) and not any(Path(folder).glob("*-manifest.json"))
 
 
-def read_folder(folder: Path, dataset: str, splits: Sequence[str]) -> list[FolderSplit]:
-    """The splits of a folder that has COCO's annotation files, and the images anywhere below it.
+def read_folder(
+    folder: Path, dataset: str, splits: Sequence[str], formats: Sequence[str] = READ_ALWAYS
+) -> list[FolderSplit]:
+    """The splits of a folder that has COCO's annotation files, and the images (of these formats) anywhere below it.
 
     Raises UserError for everything that is wrong with the annotations, and for images that are not there, all together.
     """
-    plan = _plan(folder)
+    plan = _plan(folder, formats)
     for split in splits:
         if split not in plan.splits:
             raise UserError(f"data.shards={folder}: no annotations of a split {split}; {nearest(split, plan.splits)}")
@@ -54,14 +60,21 @@ def read_folder(folder: Path, dataset: str, splits: Sequence[str]) -> list[Folde
     return [_split(plan, dataset, split) for split in splits]
 
 
-def missing_files(folder: Path) -> list[Problem]:
-    """The images that the annotations speak of and that are not there."""
-    plan = _plan(folder)
-    return _missing(plan, plan.splits)
+def check_folder(folder: Path) -> list[Problem]:
+    """Everything that is wrong or hardly meant with the annotations, or else the images that are not there."""
+    if problems := find_mistakes(folder):
+        return problems
+    plan = _plan(folder, tuple(IMAGE_FORMATS))
+    doubts = [
+        doubt._replace(where=f"{split}, {doubt.where}")
+        for split, found in plan.annotations.plausible.items()
+        for doubt in found.doubts
+    ]
+    return _missing(plan, plan.splits) + doubts
 
 
-def _plan(folder: Path) -> Plan:
-    return make_plan(Settings("coco", out=folder, annotations=folder, videos=folder))
+def _plan(folder: Path, formats: Sequence[str]) -> Plan:
+    return make_plan(Settings("coco", out=folder, annotations=folder, videos=folder, image_formats=formats))
 
 
 def _missing(plan: Plan, splits: Iterable[str]) -> list[Problem]:
@@ -81,7 +94,9 @@ def _split(plan: Plan, dataset: str, split: str) -> FolderSplit:
         details=plan.annotations.details,
     )
     notes = {item.key: item.record.notes.encode() for item in items}
-    return FolderSplit(manifest, {item.key: item.path for item in items}, notes)
+    paths = {item.key: item.path for item in items}
+    found = plan.annotations.plausible[split]
+    return FolderSplit(manifest, paths, notes, found, found.lines(split))
 
 
 def _sample(index: int, item: Item) -> Sample:

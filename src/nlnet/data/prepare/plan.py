@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,31 +9,44 @@ from pathlib import Path
 
 from nlnet.data.annotations.readers import read_annotations
 from nlnet.data.annotations.records import Annotations, Record
-from nlnet.data.media.suffixes import IMAGE_FILES, VIDEO_FILES
+from nlnet.data.media.suffixes import VIDEO_FILES
+from nlnet.data.prepare.images import ImageFiles, in_both
 from nlnet.data.prepare.settings import Settings
+from nlnet.data.prepare.videos import Unusable, VideoFiles
 from nlnet.errors import UserError
 
 SHARD_BYTES = 0.5e9
+NOT_USED = "not used"
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record with its key in the shards and its file; `whole` if the file may be longer than the record's segment."""
+    """A record with its key in the shards and its file; `whole` if the file may be longer than the record's segment.
+
+    `others` are files of the same name, to be tried where this one cannot be read.
+    """
 
     record: Record
     key: str
     path: Path
     whole: bool
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A video that is not in the shards: `cause` is a short phrase to count by."""
+    """A video that is not in the shards: `cause` is a short phrase to count by. `NOT_USED` is that of a file beside
+    another that was taken; files and folders of no known split have an empty one."""
 
     split: str
     video: str
     cause: str
     detail: str
+
+    @property
+    def skipped(self) -> bool:
+        """Whether a video is missing for it."""
+        return self.cause != NOT_USED
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,14 @@ class Plan:
         """The splits in the order of the annotations."""
         return list(dict.fromkeys(record.split for record in self.annotations.records))
 
+    @property
+    def remarks(self) -> list[str]:
+        """What is hardly meant with the annotations of images, in lines."""
+        lines = [line for split, found in self.annotations.plausible.items() for line in found.lines(split)]
+        if self.annotations.images:
+            lines += in_both((split, item.path) for split, _, items in self.shards for item in items)
+        return lines
+
 
 def make_plan(settings: Settings) -> Plan:
     """Reads the annotations, looks for the videos, shuffles each split once and cuts it into shards.
@@ -58,24 +78,28 @@ def make_plan(settings: Settings) -> Plan:
     Raises UserError for folders that do not exist, for annotations that cannot be read, for two files that could both
     be a video, and if no video is found at all.
     """
-    for name in ("annotations", "videos"):
-        path: Path = getattr(settings, name)
-        if not path.exists() or (name == "videos" and not path.is_dir()):
-            raise UserError(f"{name}={path}: there is no such folder")
+    places = settings.annotations if isinstance(settings.annotations, tuple) else (settings.annotations,)
+    for path in places:
+        if not path.exists():
+            raise UserError(f"annotations={path}: there is no such folder")
+    if not settings.videos.is_dir():
+        raise UserError(f"videos={settings.videos}: there is no such folder")
     annotations = read_annotations(settings.annotations, settings.dataset, settings.reader)
-    suffixes = IMAGE_FILES if annotations.images else VIDEO_FILES
-    files = _files(settings.videos, settings.out, suffixes)
-    items, failures = _match(annotations, files, settings.videos)
     if annotations.images:
-        items, strangers = _one_each(items)
-        failures += strangers
+        items, failures = _images(annotations, settings)
+    else:
+        items, failures = _match_videos(annotations, VideoFiles(settings.videos, settings.out))
+    if not items and annotations.images:
+        first = f", the first {failures[0].video}: {failures[0].detail}" if failures else ""
+        count = f"{len(annotations.records):,}"
+        raise UserError(f"videos={settings.videos}: none of the {count} images of the annotations is here{first}")
     if not items:
         wanted = [record.stems[-1] for record in annotations.records[:3]]
         raise UserError(
             f"videos={settings.videos}: none of the {len(annotations.records):,} files of the annotations is here"
-            f" (looked in all folders for {', '.join(wanted)}, ... with {', '.join(sorted(suffixes))})"
+            f" (looked in all folders for {', '.join(wanted)}, ... with {', '.join(sorted(VIDEO_FILES))})"
         )
-    sizes = {item.path: item.path.stat().st_size for item in items}
+    sizes = {path: path.stat().st_size for item in items for path in (item.path, *item.others)}
     shards = []
     for split in dict.fromkeys(item.record.split for item in items):
         chosen = sorted((i for i in items if i.record.split == split), key=lambda i: _lot(settings.seed, split, i.key))
@@ -88,75 +112,57 @@ def make_plan(settings: Settings) -> Plan:
     return Plan(annotations, tuple(shards), tuple(failures), inputs)
 
 
-def _files(folder: Path, out: Path | str, suffixes: frozenset[str]) -> dict[str, list[Path]]:
-    """Video or image files below `folder` by stem, in order; not what lies in `out`."""
-    found: dict[str, list[Path]] = {}
-    out = Path(out)
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if (Path(parent) / name).resolve() != out.resolve())
-        for name in sorted(names):
-            path = Path(parent) / name
-            if path.suffix.lower() in suffixes:
-                found.setdefault(path.stem, []).append(path)
-    return found
-
-
-def _match(annotations: Annotations, files: dict[str, list[Path]], root: Path) -> tuple[list[Item], list[Failure]]:
-    items, failures = [], []
+def _match_videos(annotations: Annotations, files: VideoFiles) -> tuple[list[Item], list[Failure]]:
+    items: list[Item] = []
+    failures = [Failure(split, name, "no labels", why) for split, name, why in annotations.left_out]
+    failures += [Failure("", str(folder.path), folder.cause, folder.detail) for folder in files.folders]
     seen: set[tuple[str, str, float | None, float | None]] = set()
     keys: set[tuple[str, str]] = set()
+    cut: dict[tuple[str, Path], Record] = {}  # files that hold one segment, and whose it is
     for record in annotations.records:
         row = record.split, record.video, record.start, record.end
-        stem = next((stem for stem in record.stems if stem in files), None)
         if row in seen:
             failures.append(Failure(record.split, record.video, "duplicate", "listed before; the first row counts"))
-        elif stem is None:
-            failures.append(Failure(record.split, record.video, "missing", f"no {' or '.join(record.stems)} in {root}"))
+            continue
+        seen.add(row)
+        paths, unusable, whole = files.find(record)
+        failures += [Failure(record.split, record.video, NOT_USED, bad.detail) for bad in unusable if paths]
+        owner = cut.setdefault((record.split, paths[0]), record) if paths and not whole else record
+        if not paths:
+            failures.append(_nowhere(record, unusable, files))
+        elif owner is not record and owner.start != record.start:
+            why = f"{paths[0]} may be its segment from {owner.start} s or from {record.start} s; the first row has it"
+            failures.append(Failure(record.split, record.video, "duplicate", why))
         else:
             key = next(key for key in _keys(record.video) if (record.split, key) not in keys)
             keys.add((record.split, key))
-            whole = record.start is not None and stem == record.stems[-1]
-            items.append(Item(record, key, _choose(files[stem], record), whole))
-        seen.add(row)
+            items.append(Item(record, key, paths[0], whole, paths[1:]))
     return items, failures
 
 
-def _one_each(items: list[Item]) -> tuple[list[Item], list[Failure]]:
-    """Images with a file of their own: one that two records name alike is that one's whose folder it lies in."""
-    users: dict[Path, list[Item]] = {}
-    for item in items:
-        users.setdefault(item.path, []).append(item)
-    kept, failures = [], []
-    for item in items:
-        others = [user for user in users[item.path] if user is not item]
-        if not others or (_at_home(item) and not any(map(_at_home, others))):
-            kept.append(item)
+def _nowhere(record: Record, unusable: list[Unusable], files: VideoFiles) -> Failure:
+    """Why a record has no file."""
+    if unusable:
+        return Failure(record.split, record.video, unusable[0].cause, "; ".join(bad.detail for bad in unusable))
+    why = f"no {' or '.join(record.stems)} in {files.root}"
+    if other := files.nearly(record):
+        why += f"; {other} has not the suffix of a video ({', '.join(sorted(VIDEO_FILES))})"
+    return Failure(record.split, record.video, "missing", why)
+
+
+def _images(annotations: Annotations, settings: Settings) -> tuple[list[Item], list[Failure]]:
+    items, failures = [], []
+    keys: set[tuple[str, str]] = set()
+    found = ImageFiles(settings.videos, settings.out, settings.formats).find(annotations.records)
+    for record, file in zip(annotations.records, found, strict=True):
+        if isinstance(file, Path):
+            stem = record.video.rpartition(".")[0] or record.video
+            key = next(key for key in _keys(stem) if (record.split, key) not in keys)
+            keys.add((record.split, key))
+            items.append(Item(record, key, file, False))
         else:
-            why = f"the only file of that name is {item.path}, which {others[0].record.split} names too"
-            failures.append(Failure(item.record.split, item.record.video, "missing", why))
-    return kept, failures
-
-
-def _at_home(item: Item) -> bool:
-    return _plain(item.record.folder) in map(_plain, item.path.parts)
-
-
-def _choose(paths: list[Path], record: Record) -> Path:
-    """The one file of a name; of several, the one in the folder of its class or split."""
-    for folder in (record.folder, record.split):
-        if len(paths) > 1 and folder:
-            named = [path for path in paths if _plain(folder) in map(_plain, path.parts)]
-            paths = named or paths
-    if len(paths) > 1:
-        raise UserError(
-            f"two files could be the video {record.video}: {paths[0]} and {paths[1]};"
-            " name the folder of one of them with videos="
-        )
-    return paths[0]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
+            failures.append(Failure(record.split, record.video, *file))
+    return items, failures
 
 
 def _keys(video: str) -> Iterator[str]:

@@ -59,8 +59,12 @@ def load_part(output: Folder | Bucket, fingerprint: str, tar: str) -> Part | Non
     shard = Shard(**content["shard"])
     if content["digest"] != fingerprint or (shard.samples and output.size(shard.name) != shard.bytes):
         return None
-    samples = [Sample(**{**row, "labels": tuple(map(tuple, row["labels"]))}) for row in content["samples"]]
+    samples = [_sample(row) for row in content["samples"]]
     return Part(content["split"], shard, samples, [Failure(**row) for row in content["failures"]])
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    return Sample(**{**row, "labels": tuple(map(tuple, row["labels"])), "table": tuple(row.get("table", ()))})
 
 
 def _name(tar: str) -> str:

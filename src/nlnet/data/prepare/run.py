@@ -13,16 +13,21 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from fractions import Fraction
 from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
 
 from nlnet import limits
-from nlnet.data.media.encode import transcode
+from nlnet.data.media.encode import transcode_with_begin
 from nlnet.data.media.images import ImageError
-from nlnet.data.media.video import VideoError, count_frames, probe
+from nlnet.data.media.pyav import check_frames
+from nlnet.data.media.video import VideoError, probe
 from nlnet.data.prepare.output import Bucket, Folder, open_output, writable
-from nlnet.data.prepare.plan import Failure, Item, Plan, make_plan
+from nlnet.data.prepare.plan import NOT_USED, Failure, Item, Plan, make_plan
 from nlnet.data.prepare.resume import FOLDER, Part, check_fingerprint, load_part, save_part, write_fingerprint
 from nlnet.data.prepare.settings import Settings
+from nlnet.data.prepare.videos import rivals
 from nlnet.data.shards.coco import read_image, write_truth
 from nlnet.data.shards.manifest import Manifest, manifest_name
 from nlnet.data.shards.storage import join
@@ -35,6 +40,7 @@ from nlnet.text import cell, say
 
 # A file this much longer than the segment of its row still has to be cut.
 _SLACK_S = 1.0
+_OTHERS_SAID = 5
 
 
 def prepare(settings: Settings, say: Callable[[str], None] = say) -> list[str]:
@@ -46,6 +52,8 @@ def prepare(settings: Settings, say: Callable[[str], None] = say) -> list[str]:
     there are shards missing to be merged.
     """
     plan = make_plan(settings)
+    for line in plan.remarks:
+        say(line)
     number, count = settings.part_numbers
     with writable(settings.out):
         output = open_output(settings.out)
@@ -67,8 +75,9 @@ def _finish(
     output.write("failures.csv", _table(failures))
     if not any(part.samples for part in parts):
         output.clear(FOLDER)
+        failures = [failure for failure in failures if failure.split in plan.splits]
         raise UserError(
-            f"none of the {len(failures):,} videos could be used ({_causes(failures)});"
+            f"none of the {sum(f.skipped for f in failures):,} videos could be used ({_causes(failures)});"
             f" {join(str(settings.out), 'failures.csv')} says why for each"
         )
     manifests = [_manifest(settings.dataset, split, plan, parts) for split in plan.splits]
@@ -79,45 +88,81 @@ def _finish(
         output.write(manifest_name(manifest.dataset, manifest.split), manifest.to_json().encode())
     for manifest in manifests:
         say(_account(manifest, [failure for failure in failures if failure.split == manifest.split]))
+    others = [failure for failure in failures if failure.split not in plan.splits]
+    for failure in others[:_OTHERS_SAID]:
+        say(f"{settings.dataset}: {failure.detail}")
+    if len(others) > _OTHERS_SAID:
+        say(f"{settings.dataset}: {len(others) - _OTHERS_SAID:,} more such lines are in failures.csv")
     return [join(str(settings.out), manifest_name(manifest.dataset, manifest.split)) for manifest in full]
 
 
-def read_sample(item: Item, settings: Settings, images: bool) -> RawSample | Failure:
-    """One video or image, encoded as it goes into a shard, or why it cannot."""
+class Read(NamedTuple):
+    """What became of an item: its sample, if one of its files could be read, and what is said of the others."""
+
+    sample: RawSample | None
+    failures: list[Failure]
+
+
+def read_sample(item: Item, settings: Settings, images: bool) -> Read:
+    """One video or image, encoded as it goes into a shard, or why it cannot; from the first file that can be read."""
+    split, video = item.record.split, item.record.video
+    paths, failed = (item.path, *item.others), list[Failure]()
+    for path in paths:
+        try:
+            sample = _read_file(path, item, settings, images)
+        except (VideoError, ImageError, TooLarge) as error:
+            failed.append(Failure(split, video, error.cause, f"{path}: {error}" if item.others else str(error)))
+        except OSError as error:
+            failed.append(Failure(split, video, "unreadable", f"{path}: {error.strerror or error}"))
+        else:
+            tried = [f"{path} was read instead; {failure.detail}" for failure in failed]
+            left = rivals(path, paths[len(failed) + 1 :], item.record)
+            tried += [f"{path} was read instead of {other}" for other in left]
+            return Read(sample, [Failure(split, video, NOT_USED, why) for why in tried])
+    return Read(None, [replace(failed[0], detail="; ".join(failure.detail for failure in failed))])
+
+
+def _read_file(path: Path, item: Item, settings: Settings, images: bool) -> RawSample:
     record = item.record
-    try:
-        if images:
-            return read_image(item.path, item.key, record.labels, record.notes)
-        video = _video(item, settings)
-        info = probe(video)
-        if settings.encode == "copy" and (decoded := count_frames(video)) != info.frames:
-            raise VideoError("undecodable", f"{decoded} of {info.frames} frames can be decoded")
-    except (VideoError, ImageError, TooLarge) as error:
-        return Failure(record.split, record.video, error.cause, str(error))
-    except OSError as error:
-        return Failure(record.split, record.video, "unreadable", f"{item.path}: {error.strerror}")
+    if images:
+        return read_image(path, item.key, record.labels, record.notes, settings.formats)
+    video, begin = _video(path, item, settings)
+    info = probe(video, begin=begin)
+    if settings.encode == "copy" and (decoded := check_frames(video)) != info.frames:
+        raise VideoError("undecodable", f"{decoded} of {info.frames} frames can be decoded")
     labels = record.labels
     if record.start is not None:
-        labels = tuple((index, 0.0, info.duration) for index, _, _ in labels)
+        labels = tuple((index, 0.0, info.times.end) for index, _, _ in labels)
     return RawSample(item.key, video, info, labels)
 
 
-def _video(item: Item, settings: Settings) -> bytes:
-    start, end = item.record.start, item.record.end
-    cut = item.whole and start is not None and end is not None and probe(item.path).duration > end - start + _SLACK_S
+def _video(path: Path, item: Item, settings: Settings) -> tuple[bytes, Fraction | None]:
+    """The encoded file, and the second of its first frame on the clock of the labels, if the file does not tell."""
+    cut = _segment(path, item)
     if settings.encode == "copy":
         if cut:
-            raise VideoError("not cut", f"longer than its segment {start:g}-{end:g} s, which encode=h264 would cut out")
-        return read_bytes(item.path, limits.SAMPLE)
-    return transcode(
-        item.path,
+            raise VideoError(
+                "not cut", f"longer than its segment {cut[0]:g}-{cut[1]:g} s, which encode=h264 would cut out"
+            )
+        return read_bytes(path, limits.SAMPLE), None
+    encoded = transcode_with_begin(
+        path,
         short_side=settings.short_side,
         gop=settings.gop,
         crf=settings.crf,
         tune=settings.tune,
-        start=start if cut else None,
-        end=end if cut else None,
+        start=cut[0] if cut else None,
+        end=cut[1] if cut else None,
     )
+    return encoded.video, Fraction(0) if cut else encoded.begin
+
+
+def _segment(path: Path, item: Item) -> tuple[float, float] | None:
+    """The seconds that have to be cut out of the file, if it is longer than they are."""
+    start, end = item.record.start, item.record.end
+    if not item.whole or start is None or end is None:
+        return None
+    return (start, end) if probe(path, whole=False).duration > end - start + _SLACK_S else None
 
 
 def _make_shards(settings: Settings, plan: Plan, fingerprint: str, output: Folder | Bucket) -> list[Part]:
@@ -150,10 +195,10 @@ def _make_shards(settings: Settings, plan: Plan, fingerprint: str, output: Folde
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Item], RawSample | Failure], items: Iterable[Item], ahead: int
-) -> Iterator[RawSample | Failure]:
+    pool: ThreadPoolExecutor, function: Callable[[Item], Read], items: Iterable[Item], ahead: int
+) -> Iterator[Read]:
     """The results in the order of the items, with at most `ahead` of them waiting in memory."""
-    waiting: deque[Future[RawSample | Failure]] = deque()
+    waiting: deque[Future[Read]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
         if len(waiting) > ahead:
@@ -162,17 +207,14 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _make_part(
-    output: Folder | Bucket, name: str, split: str, results: Iterable[RawSample | Failure], progress: Progress
-) -> Part:
+def _make_part(output: Folder | Bucket, name: str, split: str, results: Iterable[Read], progress: Progress) -> Part:
     failures: list[Failure] = []
 
     def readable() -> Iterator[RawSample]:
         for result in results:
-            if isinstance(result, Failure):
-                failures.append(result)
-            else:
-                yield result
+            failures.extend(result.failures)
+            if result.sample is not None:
+                yield result.sample
             progress.advance()
 
     with output.draft(name) as path:
@@ -214,7 +256,7 @@ def _table(failures: list[Failure]) -> bytes:
 
 def _part_account(settings: Settings, plan: Plan, parts: Sequence[Part]) -> str:
     videos, failures = sum(len(part.samples) for part in parts), [f for part in parts for f in part.failures]
-    skipped = f"; skipped {len(failures):,} ({_causes(failures)})" if failures else ""
+    skipped = _skipped(failures)
     return (
         f"part {settings.part}: {videos:,} videos in {len(parts):,} of {len(plan.shards):,} shards{skipped};"
         " when all parts are done, the same command with merge=true instead of part= writes the manifests"
@@ -225,10 +267,17 @@ def _account(manifest: Manifest, failures: list[Failure]) -> str:
     size = sum(shard.bytes for shard in manifest.shards)
     amount = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
     count = len(manifest.shards)
-    skipped = f"; skipped {len(failures):,} ({_causes(failures)})" if failures else ""
+    skipped = _skipped(failures)
     files = f"{len(manifest.samples):,} {manifest.things} in {count:,} shard{'' if count == 1 else 's'}"
     return f"{manifest.dataset} {manifest.split}: {files}, {amount}{skipped}"
 
 
+def _skipped(failures: list[Failure]) -> str:
+    count, unused = sum(f.skipped for f in failures), sum(not f.skipped for f in failures)
+    said = f"; skipped {count:,} ({_causes(failures)})" if count else ""
+    return said + (f"; {unused:,} other files of the same names not used" if unused else "")
+
+
 def _causes(failures: list[Failure]) -> str:
-    return ", ".join(f"{count:,} {cause}" for cause, count in Counter(f.cause for f in failures).most_common())
+    counts = Counter(failure.cause for failure in failures if failure.skipped)
+    return ", ".join(f"{count:,} {cause}" for cause, count in counts.most_common())

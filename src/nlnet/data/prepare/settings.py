@@ -1,10 +1,13 @@
 """What `prepare` is asked for, checked."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nlnet.data.annotations.readers import READERS
+from nlnet.data.media.images import check_formats
+from nlnet.data.media.suffixes import READ_ALWAYS
 from nlnet.errors import UserError, nearest
 
 ENCODINGS = ("h264", "copy")
@@ -17,7 +20,7 @@ class Settings:
 
     dataset: str
     out: Path | str
-    annotations: Path
+    annotations: Path | tuple[Path, ...]
     videos: Path
     encode: str = "h264"
     short_side: int = 288
@@ -31,6 +34,7 @@ class Settings:
     part: str | None = None
     merge: bool = False
     reader: str | None = None
+    image_formats: Sequence[str] = READ_ALWAYS
 
     def __post_init__(self) -> None:
         if self.reader is None and self.dataset not in READERS:
@@ -46,7 +50,7 @@ class Settings:
             raise UserError(f"tune={self.tune}: expected {' or '.join(name or 'null' for name in TUNES)}")
         if self.part is not None and self.merge:
             raise UserError(f"part={self.part} and merge=true: make all parts first, then merge without part=")
-        _ = self.part_numbers
+        _ = self.part_numbers, self.formats
         for name, (low, high) in {"short_side": (16, 4320), "gop": (1, 1000), "crf": (0, 51)}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
@@ -64,6 +68,11 @@ class Settings:
         if not 1 <= number <= count:
             raise UserError(f"part={self.part}: expected i/n with 1 <= i <= n, such as 3/16")
         return number, count
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Of images that are read."""
+        return check_formats(self.image_formats, "image_formats")
 
     def choices(self, *, images: bool) -> dict[str, str | int | None]:
         """What changes the bytes of the shards, apart from the annotations and the files themselves."""

@@ -2,16 +2,18 @@
 file beside its manifest, for the evaluation."""
 
 import hashlib
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nlnet import limits
+from nlnet.data.annotations.coco_plausible import plausibility
 from nlnet.data.annotations.records import Labels
-from nlnet.data.media.images import decode_image, open_image
-from nlnet.data.media.suffixes import IMAGE_FORMATS
+from nlnet.data.media.images import decode_image, member_suffix, open_image
+from nlnet.data.media.suffixes import READ_ALWAYS
 from nlnet.data.media.video import VideoInfo
 from nlnet.data.shards import storage
 from nlnet.data.shards.manifest import Manifest
@@ -26,14 +28,20 @@ def image_sample(key: str, data: bytes, suffix: str, labels: Labels, notes: Mapp
     return RawSample(key, data, info, labels, suffix, notes)
 
 
-def read_image(path: Path, key: str, labels: Labels, notes: str) -> RawSample:
-    """An image file with its records in JSON. Its bytes stay as they are; it is decoded to see that it can be.
+def read_image(path: Path, key: str, labels: Labels, notes: str, formats: Sequence[str] = READ_ALWAYS) -> RawSample:
+    """An image file with its records in JSON; it is decoded to see that it can be.
 
-    Raises ImageError and OSError.
+    The bytes of a JPEG or PNG stay as they are; others become a PNG of the same pixels. Raises ImageError and OSError.
     """
     records, data = json.loads(notes), read_bytes(path, limits.SAMPLE)
-    decode_image(data, records["image"]["width"], records["image"]["height"])
-    return image_sample(key, data, IMAGE_FORMATS[str(open_image(data).format)], labels, records)
+    width, height = records["image"]["width"], records["image"]["height"]
+    image = decode_image(data, width, height, formats=formats, needed=(1, 1))
+    suffix = member_suffix(open_image(data, formats))
+    if suffix is None:
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        data, suffix = file.getvalue(), "png"
+    return image_sample(key, data, suffix, labels, records)
 
 
 def truth_name(dataset: str, split: str) -> str:
@@ -57,7 +65,11 @@ def write_truth(
     data = json.dumps(content, separators=(",", ":")).encode()
     name = truth_name(manifest.dataset, manifest.split)
     write(name, data)
-    told = {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    told: dict[str, Any] = {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    found = plausibility(content)
+    told |= {"objects": found.objects, "masks": found.masks, "keypoints": found.keypoints}
+    if remarks := found.lines(manifest.split):
+        told["remarks"] = remarks
     return replace(manifest, details={**manifest.details, "annotations": told})
 
 

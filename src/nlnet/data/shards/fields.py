@@ -33,6 +33,17 @@ def row(values: Any, kinds: dict[str, type], what: str) -> list[Any]:
     return [typed(value, kind, f"{what}: {name}") for value, (name, kind) in zip(values, kinds.items(), strict=True)]
 
 
+def time_table(values: Any, frames: int, what: str) -> tuple[int, ...]:
+    """The table of nlnet.data.media.times.Times for a video of so many frames. Raises ValueError."""
+    typed(values, list, what)
+    if len(values) not in (3, frames + 2):
+        raise ValueError(f"{what}: {len(values)} numbers, not 3 or {frames + 2}")
+    num, den, start, *steps = (typed(value, int, what) for value in values)
+    if min(num, den, *steps, 1) < 0 or 0 in (num, den) or num * (abs(start) + sum(steps)) > _MAX_INT:
+        raise ValueError(f"{what}: they go back, or beyond {_MAX_INT}")
+    return num, den, start, *steps
+
+
 _WORDS = {str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
 
 

@@ -12,6 +12,9 @@ from nlnet.data.shards.manifest import Manifest, manifest_name
 from nlnet.data.shards.source import DEFAULTS, ReadSettings, shard_urls
 from nlnet.errors import UserError
 
+MANIFEST = "-manifest.json"
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
 
 class Found(NamedTuple):
     """A split: its manifest, and the folder or prefix its shards are in ("" where their names are whole URLs)."""
@@ -24,10 +27,12 @@ def find_shards(shards: str, dataset: str, split: str, settings: ReadSettings) -
     """The split in a folder or prefix of prepared shards, or the foreign shards that a pattern names.
 
     A pattern ends in `.tar` and may have braces, `train-{000000..000099}.tar`, and where files can be listed also
-    `*` in its last part; or it is a `pipe:` command, with braces. Raises UserError.
+    `*` in its last part (what ends in `.tar.gz` and the like is one, too, and is to be unpacked first); or it is a
+    `pipe:` command, with braces. Raises UserError.
     """
     if not is_pattern(shards):
-        return Found(load_manifest(shards, dataset, split, settings), shards)
+        folder = folder_of(shards)
+        return Found(load_manifest(folder, dataset, split, settings), folder)
     urls = [url for pattern in expand(shards) for url in _listed(pattern, settings)]
     if not urls:
         raise UserError(f"data.shards={shards}: no file matches")
@@ -37,7 +42,15 @@ def find_shards(shards: str, dataset: str, split: str, settings: ReadSettings) -
 def is_pattern(shards: str) -> bool:
     """Whether `shards` names tar files rather than the place of a manifest."""
     place = shards.partition("?")[0] if storage.is_web(shards) else shards
-    return shards.startswith(PIPE) or place.endswith(".tar")
+    return shards.startswith(PIPE) or place.endswith(_TARS)
+
+
+def folder_of(shards: str) -> str:
+    """The folder or prefix of a manifest that is named itself; anything else as it is."""
+    place, mark, query = shards.partition("?") if storage.is_web(shards) else (shards, "", "")
+    if not place.endswith(MANIFEST):
+        return shards
+    return f"{place.rpartition('/')[0] or '.'}{mark}{query}"
 
 
 def load_manifest(shards: str, dataset: str, split: str, settings: ReadSettings = DEFAULTS) -> Manifest:
@@ -65,7 +78,7 @@ def _listed(pattern: str, settings: ReadSettings) -> list[str]:
     folder, _, name = pattern.rpartition("/")
     if "*" not in name or pattern.startswith(PIPE):
         return [pattern]
-    names = storage.list_folder(folder or ".", ".tar", timeout_s=settings.timeout_s)
+    names = storage.list_folder(folder or ".", "", timeout_s=settings.timeout_s)
     return [storage.join(folder or ".", found) for found in names if fnmatch(found, name)]
 
 

@@ -32,7 +32,7 @@ from nlnet.reading import parse_json, read_bytes
 from nlnet.saving import write_bytes
 from nlnet.text import say
 
-_VERSION = 1
+_VERSION = 2
 _THREADS = 4
 
 
@@ -45,6 +45,7 @@ class _Indexed(NamedTuple):
     samples: list[Sample]
     kinds: set[str]
     left_out: list[tuple[str, str]]
+    strays: list[tuple[str, str]]
 
 
 def expand(pattern: str) -> list[str]:
@@ -102,19 +103,34 @@ def _index_all(urls: Sequence[str], stats: Sequence[Stat], dataset: str, split: 
         for part in pool.map(lambda k: _index_shard(k, urls[k], stats[k], cache), range(len(urls))):
             parts.append(part)
             progress.advance()
-    samples = [sample for part in parts for sample in part.samples]
+    samples = _numbered([sample for part in parts for sample in part.samples])
     kinds = {kind for part in parts for kind in part.kinds}
-    left_out = [pair for part in parts for pair in part.left_out]
-    if left_out:
-        causes = ", ".join(f"{n} {cause}" for cause, n in Counter(cause for _, cause in left_out).most_common())
-        names = ", ".join(key for key, _ in left_out[:5])
-        say(f"{dataset} {split}: {len(left_out)} samples are left out ({causes}): {names}", error=True)
+    for what, pairs in (("samples", [p.left_out for p in parts]), ("files", [p.strays for p in parts])):
+        if left_out := [pair for part in pairs for pair in part]:
+            causes = ", ".join(f"{n} {cause}" for cause, n in Counter(cause for _, cause in left_out).most_common())
+            names = ", ".join(key for key, _ in left_out[:5])
+            say(f"{dataset} {split}: {len(left_out)} {what} are left out ({causes}): {names}", error=True)
     if len(kinds) != 1:
         found = "both one label a sample and several" if kinds else "no usable sample"
         raise UserError(f"data.shards: the {split} shards hold {found}; see data/README.md for what is read")
     highest = max((label for sample in samples for label, _, _ in sample.labels), default=0)
     classes = tuple(str(k) for k in range(highest + 1))
     return Manifest(dataset, split, kinds.pop(), classes, {}, tuple(part.shard for part in parts), tuple(samples))
+
+
+def _numbered(samples: list[Sample]) -> list[Sample]:
+    """The samples with keys of their own: one that comes again, in a shard or in one of its name, gets a number."""
+    counts: Counter[str] = Counter()
+    taken = {sample.key for sample in samples}
+    named = []
+    for sample in samples:
+        counts[sample.key] += 1
+        key, number = sample.key, counts[sample.key]
+        while number > 1 and key in taken:
+            key, number = f"{sample.key}-{number}", number + 1
+        taken.add(key)
+        named.append(replace(sample, key=key))
+    return named
 
 
 def _index_shard(k: int, url: str, stat: Stat, cache: ShardCache) -> _Indexed:
@@ -126,26 +142,33 @@ def _index_shard(k: int, url: str, stat: Stat, cache: ShardCache) -> _Indexed:
         else:
             place = url
         pieces = _Pieces(place, size, cache.timeout_s)
-        samples, kinds, left_out = _samples(k, url, pieces)
-        return _Indexed(Shard(url, len(samples), size, pieces.sha256()), samples, kinds, left_out)
+        strays: list[tuple[str, str]] = []
+        samples, kinds, left_out = _samples(k, url, pieces, strays)
+        if pieces.more():
+            strays.append((url, "tar after the first"))
+        return _Indexed(Shard(url, len(samples), size, pieces.sha256()), samples, kinds, left_out, strays)
     except (TarError, OSError, EOFError) as error:
         raise UserError(f"data.shards: {url} cannot be indexed: {error}") from error
 
 
-def _samples(k: int, url: str, pieces: "_Pieces") -> tuple[list[Sample], set[str], list[tuple[str, str]]]:
+def _samples(
+    k: int, url: str, pieces: "_Pieces", strays: list[tuple[str, str]]
+) -> tuple[list[Sample], set[str], list[tuple[str, str]]]:
     stem = url.split("?")[0].rstrip(" -").rsplit("/", 1)[-1].removesuffix(".tar")
     samples, kinds, left_out = [], set(), []
-    for key, members in _groups(pieces.read, pieces.size):
+    for key, members in _groups(pieces.read, pieces.size, strays):
         name, start, end = f"{stem}/{key}", members[0].start, members[-1].end
         try:
             if end - start > limits.SAMPLE.most:
                 raise LeftOut("too large")
             data = pieces.read(start, end - start)
             files = {split_name(m.name)[1]: data[m.offset - start : m.offset - start + m.size] for m in members}
+            if len(files) < len(members):
+                raise LeftOut("with a file twice")
             info = _probe(files)
             kind, labels = _labels(files, info)
             place = (name, k, start, end - start, zlib.crc32(data))
-            samples.append(Sample(*place, info.frames, info.fps, info.width, info.height, labels))
+            samples.append(Sample(*place, info.frames, info.fps, info.width, info.height, labels, info.table))
             kinds.add(kind)
         except LeftOut as error:
             left_out.append((name, str(error)))
@@ -153,14 +176,21 @@ def _samples(k: int, url: str, pieces: "_Pieces") -> tuple[list[Sample], set[str
     return samples, kinds, left_out
 
 
-def _groups(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[str, list[Member]]]:
-    """Runs of members with one key."""
+def _groups(
+    read: Callable[[int, int], bytes], size: int, strays: list[tuple[str, str]]
+) -> Iterator[tuple[str, list[Member]]]:
+    """Runs of members with one key, as WebDataset makes them; `strays` gets (name, why) of what is in none."""
     key, members = "", list[Member]()
-    for member in walk(read, size):
-        if members and split_name(member.name)[0] != key:
+    for member in walk(read, size, link=lambda name: strays.append((name, "link"))):
+        own, _ = split_name(member.name)
+        if not own:
+            hidden = member.name.rpartition("/")[2].startswith(".")
+            strays.append((member.name, "hidden" if hidden else "without key and suffix"))
+            continue
+        if members and own != key:
             yield key, members
             members = []
-        key = split_name(member.name)[0]
+        key = own
         members.append(member)
     if members:
         yield key, members
@@ -180,11 +210,11 @@ def _labels(files: dict[str, bytes], info: VideoInfo) -> tuple[str, Labels]:
     """(task, labels) from `cls` or `json`; a class without times holds for the whole video."""
     try:
         if "cls" in files:
-            return "multiclass", ((_class(int(files["cls"])), 0.0, info.duration),)
+            return "multiclass", ((_class(int(files["cls"])), 0.0, info.times.end),)
         content = parse_json(files["json"], "") if len(files["json"]) <= 1 << 20 else {}
         if "label" in content:
-            return "multiclass", ((_class(content["label"]), 0.0, info.duration),)
-        rows = [row if isinstance(row, list) else [row, 0.0, info.duration] for row in content["labels"]]
+            return "multiclass", ((_class(content["label"]), 0.0, info.times.end),)
+        rows = [row if isinstance(row, list) else [row, 0.0, info.times.end] for row in content["labels"]]
         return "multilabel", tuple((_class(c), float(start), float(end)) for c, start, end in rows)
     except (UserError, KeyError, ValueError, TypeError):
         raise LeftOut("without a label") from None
@@ -210,7 +240,7 @@ class _Pieces:
     def __init__(self, url: str, size: int, timeout_s: float) -> None:
         self.url, self.size, self.timeout_s = url, size, timeout_s
         self._held: dict[int, bytes] = {}
-        self._next = 0
+        self._next = self._end = 0
         self._digest = hashlib.sha256()
 
     def read(self, offset: int, length: int) -> bytes:
@@ -218,17 +248,32 @@ class _Pieces:
         while self._next <= last:
             self._load()
         joined = b"".join(self._held[k] for k in range(first, last + 1))
+        self._end = max(self._end, offset + length)
         return joined[offset - first * PIECE : offset - first * PIECE + length]
 
     def drop_before(self, offset: int) -> None:
         """Bytes before `offset` are not needed again."""
         self._held = {k: data for k, data in self._held.items() if k >= offset // PIECE}
 
+    def more(self) -> bool:
+        """Whether anything but zeros comes after what was read."""
+        while self._next * PIECE < self.size:
+            if any(data.strip(b"\0") for data in self._after()):
+                return True
+            self._held = {}
+            self._load()
+        return any(data.strip(b"\0") for data in self._after())
+
     def sha256(self) -> str:
         """Of the whole shard."""
         while self._next * PIECE < self.size:
+            self._held = {}
             self._load()
         return self._digest.hexdigest()
+
+    def _after(self) -> Iterator[bytes]:
+        """What is held of the bytes after the last that were read."""
+        return (data[max(0, self._end - k * PIECE) :] for k, data in self._held.items())
 
     def _load(self) -> None:
         at = self._next * PIECE

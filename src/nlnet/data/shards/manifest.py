@@ -2,13 +2,14 @@
 
 import json
 import math
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nlnet import limits
 from nlnet.data.annotations.records import TASKS, Labels
-from nlnet.data.shards.fields import row, typed
+from nlnet.data.media.times import Times
+from nlnet.data.shards.fields import row, time_table, typed
 from nlnet.errors import UserError
 from nlnet.reading import parse_json
 from nlnet.saving import write_bytes
@@ -39,7 +40,8 @@ class Sample:
     `shard` is an index into `Manifest.shards`. The byte range [offset, offset + length) of that tar goes from the
     header of the sample's first member to the end of the padding of its last one; `crc32` is of exactly that range.
     `labels` are (class index, start s, end s); a multi-class sample has one entry that spans the clip. An image is one
-    frame at one a second, with an entry for each class that it shows.
+    frame at one a second, with an entry for each class that it shows. `table` is the table of `times`, on the clock of
+    the labels; nothing where frame k is at k / fps.
     """
 
     key: str
@@ -52,10 +54,16 @@ class Sample:
     width: int
     height: int
     labels: Labels
+    table: tuple[int, ...] = ()
+
+    @property
+    def times(self) -> Times:
+        """When each frame is shown."""
+        return Times(self.frames, self.fps, self.table)
 
     @property
     def duration(self) -> float:
-        """Seconds: frames / fps."""
+        """Seconds from the first frame to the end of the last: frames / fps."""
         return self.frames / self.fps
 
 
@@ -82,7 +90,10 @@ class Manifest:
         return "images" if self.task == "detection" else "videos"
 
     def to_json(self) -> str:
-        """The manifest as text: always the same for the same content, one sample a line."""
+        """The manifest as text: always the same for the same content, one sample a line.
+
+        The time tables have an entry of their own, by key, so that one without any is that of earlier versions.
+        """
         head = {
             "format": FORMAT,
             "dataset": self.dataset,
@@ -92,10 +103,12 @@ class Manifest:
             "groups": self.groups,
             **({"details": self.details} if self.details else {}),
             "shards": [[shard.name, shard.samples, shard.bytes, shard.sha256] for shard in self.shards],
-            "sample": [field.name for field in fields(Sample)],
+            "sample": list(_SAMPLE),
         }
         lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
-        samples = ",\n".join(json.dumps(astuple(sample), separators=(",", ":")) for sample in self.samples)
+        if tables := [f"{json.dumps(s.key)}:{_compact(s.table)}" for s in self.samples if s.table]:
+            lines.append('"times": {\n' + ",\n".join(tables) + "\n}")
+        samples = ",\n".join(_compact([getattr(sample, name) for name in _SAMPLE]) for sample in self.samples)
         return "{\n" + ",\n".join([*lines, f'"samples": [\n{samples}\n]']) + "\n}\n"
 
     @staticmethod
@@ -110,7 +123,7 @@ class Manifest:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{where}: not a shard manifest ({_words(error)}); make it again from the shards") from None
         if version != FORMAT:
-            raise UserError(f"{where}: manifest format {version!r}, but this version of nlnet reads {FORMAT}")
+            raise UserError(f"{where}: manifest format {version!r:.100}, but this version of nlnet reads {FORMAT}")
         try:
             _check_counts(content, where)
             manifest = _parse(content)
@@ -133,7 +146,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
 
 
 def _parse(content: dict[str, Any]) -> Manifest:
-    if content["sample"] != [field.name for field in fields(Sample)]:
+    if content["sample"] != list(_SAMPLE):
         raise ValueError(f"sample fields {str(content['sample'])[:100]}")
     return Manifest(
         dataset=_typed(content, "dataset", str),
@@ -143,7 +156,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         groups={name: _members(name, members) for name, members in _typed(content, "groups", dict).items()},
         details=_typed(content, "details", dict) if "details" in content else {},
         shards=tuple(Shard(*row(s, _SHARD, f"shard {k}")) for k, s in enumerate(_typed(content, "shards", list))),
-        samples=tuple(_sample(s, k) for k, s in enumerate(_typed(content, "samples", list))),
+        samples=_samples(content),
     )
 
 
@@ -156,10 +169,22 @@ def _typed(content: dict[str, Any], name: str, kind: type) -> Any:
     return typed(content[name], kind, repr(name))
 
 
-def _sample(values: Any, number: int) -> Sample:
+def _samples(content: dict[str, Any]) -> tuple[Sample, ...]:
+    tables = dict(_typed(content, "times", dict)) if "times" in content else {}
+    samples = tuple(_sample(s, k, tables) for k, s in enumerate(_typed(content, "samples", list)))
+    if tables:
+        raise ValueError(f"times of {min(tables)!r:.80}, which is no sample")
+    return samples
+
+
+def _sample(values: Any, number: int, tables: dict[str, Any]) -> Sample:
     *plain, labels = row(values, _SAMPLE, f"sample {number}")
     checked = tuple(tuple(row(label, _LABEL, f"a label of sample {number}")) for label in labels)
-    return Sample(*[*plain, checked])
+    sample = Sample(*[*plain, checked])
+    table = tables.pop(sample.key, None)
+    if table is None:
+        return sample
+    return replace(sample, table=time_table(table, sample.frames, f"times of {sample.key!r:.80}"))
 
 
 def _members(name: str, members: Any) -> tuple[int, ...]:
@@ -209,6 +234,10 @@ def _check_sample(sample: Sample, shards: tuple[Shard, ...], classes: range) -> 
         raise ValueError(f"sample {sample.key!r} has {sample.width} x {sample.height} pixels")
     if not all(index in classes for index, _, _ in sample.labels):
         raise ValueError(f"sample {sample.key!r} has a class outside 0..{len(classes) - 1}")
+
+
+def _compact(values: Any) -> str:
+    return json.dumps(values, separators=(",", ":"))
 
 
 def _words(error: Exception) -> str:

@@ -7,9 +7,9 @@ and no further than was asked for.
 """
 
 import io
+import math
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from nlnet import reading
 from nlnet.data.web.client import Times, ask
-from nlnet.data.web.errors import WebError
+from nlnet.data.web.errors import WebError, of_store
 from nlnet.errors import UserError
 from nlnet.limits import Limit
 
@@ -36,7 +36,9 @@ STALL, ATTEMPT = 1 / 6, 1 / 3
 LONGEST = 8 << 20  # bytes that are taken from an object store in one piece
 _PAUSE_S = 0.1, 5.0  # before the second attempt, doubled each time; at most
 _PLAIN_SLOWEST = 64 << 10  # bytes per second below which a download of a whole object is given up
-_CERTIFICATE = re.compile(r"InvalidCertificate\(\W*(\w+)")
+UNREACHABLE_S = 10.0
+"""Seconds after which a server that nobody answers for is given up, where a run has not begun to read."""
+
 _pauses = random.Random()  # not the global generator: a retry must not change a run's randomness
 
 
@@ -95,7 +97,7 @@ def read_bytes(url: str, limit: Limit, *, timeout_s: float = TIMEOUT_S, traffic:
     """The whole object or file. Raises FileNotFoundError where there is none, TooLarge, and StorageError."""
     if not is_remote(url):
         return reading.read_bytes(_local(url), limit)
-    return _retry(lambda: _get_whole(url, timeout_s, limit), url, timeout_s, traffic)
+    return _retry(lambda: _get_whole(url, timeout_s, limit), url, timeout_s, traffic, UNREACHABLE_S)
 
 
 def read_range(
@@ -136,10 +138,11 @@ def download(url: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[bytes]:
                 yield piece
             if body.length is not None and count != body.length:
                 raise TimeoutError(f"the body ended after {count} of {body.length} bytes")
-    except FileNotFoundError:
-        raise
     except Exception as error:
-        raise StorageError(f"{url}: {_cause(error)}") from error
+        cause = of_store(error)
+        if isinstance(cause, FileNotFoundError):
+            raise _at(url, cause) from None
+        raise StorageError(f"{url}: {cause}") from error
 
 
 def stat(url: str, *, timeout_s: float = TIMEOUT_S) -> Stat:
@@ -147,7 +150,7 @@ def stat(url: str, *, timeout_s: float = TIMEOUT_S) -> Stat:
     if not is_remote(url):
         status = _local(url).stat()
         return Stat(status.st_size, str(status.st_mtime_ns))
-    return _retry(lambda: _stat(url, timeout_s), url, timeout_s, None)
+    return _retry(lambda: _stat(url, timeout_s), url, timeout_s, None, UNREACHABLE_S)
 
 
 def list_folder(url: str, suffix: str, *, timeout_s: float = TIMEOUT_S) -> list[str]:
@@ -160,7 +163,7 @@ def list_folder(url: str, suffix: str, *, timeout_s: float = TIMEOUT_S) -> list[
     import obstore
 
     store, path = _locate(url, timeout_s)
-    listing = _retry(lambda: obstore.list_with_delimiter(store, path), url, timeout_s, None)
+    listing = _retry(lambda: obstore.list_with_delimiter(store, path), url, timeout_s, None, UNREACHABLE_S)
     names = [entry["path"].rsplit("/", 1)[-1] for entry in listing["objects"]]
     return sorted(name for name in names if name.endswith(suffix))
 
@@ -249,19 +252,34 @@ def _stat(url: str, timeout_s: float) -> Stat:
         store, path = _locate(url, timeout_s)
         meta = obstore.head(store, path)
         return Stat(meta["size"], str(meta["e_tag"] or meta["last_modified"]))
-    times = Times(timeout_s * STALL, timeout_s * ATTEMPT)
-    if "?" in url:  # signed for GET alone, perhaps
+    return _stat_web(url, Times(timeout_s * STALL, timeout_s * ATTEMPT))
+
+
+def _stat_web(url: str, times: Times) -> Stat:
+    """From a HEAD, or where that is refused, as by a signature for GET alone, from a GET for the first byte."""
+    if "?" not in url:
+        try:
+            with ask(url, times, method="HEAD") as answer:
+                if answer.length is not None:
+                    return Stat(answer.length, answer.tag)
+        except FileNotFoundError:
+            pass
+        except WebError as error:
+            if error.status is None:
+                raise
+    try:
         with ask(url, times, span=(0, 1)) as answer:
             size, tag = answer.range[2] if answer.range else answer.length, answer.tag
-    else:
-        with ask(url, times, method="HEAD") as answer:
-            size, tag = answer.length, answer.tag
+    except EOFError:  # not even one byte
+        return Stat(0, "")
     if size is None:
         raise WebError("it does not say how long the object is", may_pass=False)
     return Stat(size, tag)
 
 
-def _retry(attempt: Callable[[], T], url: str, timeout_s: float, traffic: Traffic | None) -> T:
+def _retry(
+    attempt: Callable[[], T], url: str, timeout_s: float, traffic: Traffic | None, unreachable_s: float = math.inf
+) -> T:
     """What `attempt` returns; failures that may pass are tried again while there is time."""
     from obstore.exceptions import NotSupportedError
 
@@ -270,17 +288,19 @@ def _retry(attempt: Callable[[], T], url: str, timeout_s: float, traffic: Traffi
         tries += 1
         try:
             result = attempt()
-        except (FileNotFoundError, EOFError, UserError, StorageError):
+        except (UserError, StorageError):
             raise
         except NotSupportedError as error:
-            raise RangesUnsupported(f"{url}: {_cause(error)}") from None
+            raise RangesUnsupported(f"{url}: {of_store(error)}") from None
         except Exception as error:
-            if "status code: 416" in str(error):
-                raise EOFError(f"{url}: the object ends before the wanted bytes") from None
+            cause = of_store(error)
+            if not isinstance(cause, WebError):
+                raise _at(url, cause) from None
             wait = pause * _pauses.uniform(0.5, 1.0)
             seconds = time.monotonic() - began
-            if not _may_pass(error) or seconds + wait > timeout_s * (1 - ATTEMPT):
-                raise StorageError(f"{url}: {_cause(error)}; tried {tries} times in {seconds:.1f} s") from error
+            time_left = min(timeout_s * (1 - ATTEMPT), unreachable_s if cause.unreachable else math.inf)
+            if not cause.may_pass or seconds + wait > time_left:
+                raise StorageError(f"{url}: {cause}; tried {tries} times in {seconds:.1f} s") from error
             if traffic:
                 traffic.add(retries=1)
             time.sleep(wait)
@@ -291,27 +311,9 @@ def _retry(attempt: Callable[[], T], url: str, timeout_s: float, traffic: Traffi
         return result
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether trying again makes sense: not where the server has understood and refuses (400, 401, 403, ...)."""
-    from obstore.exceptions import GenericError
-
-    if isinstance(error, WebError):
-        return error.may_pass
-    text = str(error)
-    refused = "status code: 4" in text and "status code: 408" not in text and "status code: 429" not in text
-    refused = refused or _CERTIFICATE.search(text) is not None
-    return isinstance(error, GenericError | TimeoutError) and not refused
-
-
-def _cause(error: Exception) -> str:
-    """The first line of an error, with the innermost reason where the client hides it below."""
-    text = str(error)
-    first = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
-    if reason := _CERTIFICATE.search(text):
-        return f"its certificate is not trusted ({reason[1]})"
-    if "kind: Timeout" in text:
-        return f"timed out ({first})"
-    return f"the connection broke ({first})" if "kind: Interrupted" in text else first
+def _at(url: str, error: OSError | EOFError) -> OSError | EOFError:
+    """The same error, which names the URL."""
+    return error if str(error).startswith(url) else type(error)(f"{url}: {error}")
 
 
 def _local(url: str) -> Path:

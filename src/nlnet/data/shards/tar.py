@@ -4,6 +4,7 @@ A reader of its own, because shards are not trusted: it never seeks backwards, a
 link, or takes a tar for whole that ends before its end mark.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
@@ -12,8 +13,13 @@ from nlnet import limits
 BLOCK = 512
 _REGULAR, _LONG_NAME, _PAX = b"\0" + b"07", b"L", b"x"
 _IGNORED = b"123456gK"  # links, devices, folders, global pax headers, long link names
+_LINKS = b"12"
+_KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
+_META = re.compile(r"__[^/]*__($|/)")
+_PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"(\xb5/\xfd": "unzstd", b"PK\3\4": "unzip"}
 
 Read = Callable[[int, int], bytes]
+Skipped = Callable[[str], object]
 
 
 class TarError(ValueError):
@@ -34,11 +40,11 @@ class Member(NamedTuple):
         return self.offset + -(-self.size // BLOCK) * BLOCK
 
 
-def walk(read: Read, end: int, *, marked: bool = True) -> Iterator[Member]:
+def walk(read: Read, end: int, *, marked: bool = True, link: Skipped | None = None) -> Iterator[Member]:
     """The regular files of a tar of `end` bytes, of which `read(offset, length)` gives any.
 
-    `marked` asks for the block of zeros that closes a tar; a sample's range within one has none.
-    Raises TarError at the first thing that is wrong.
+    `marked` asks for the block of zeros that closes a tar; a sample's range within one has none. `link` is told the
+    name of each link, which nobody follows. Raises TarError at the first thing that is wrong.
     """
     position = start = 0
     name, size = None, None  # from extended headers before the member's own
@@ -61,6 +67,8 @@ def walk(read: Read, end: int, *, marked: bool = True) -> Iterator[Member]:
                 name, size = _pax(extended, name, size)
         elif kind in _REGULAR:
             yield Member(name if name is not None else own_name, start, content, length)
+        elif kind in _LINKS and link:
+            link(name if name is not None else own_name)
         elif kind not in _IGNORED:
             raise TarError(f"a member of type {kind!r} at {position}")
         position = content + -(-length // BLOCK) * BLOCK
@@ -78,10 +86,14 @@ def sample_members(data: bytes, suffixes: Collection[str]) -> dict[str, bytes]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """(key, suffix) of a member by WebDataset's rule: the basename's first dot parts them."""
-    folder, _, base = name.rpartition("/")
-    stem, _, suffix = base.partition(".")
-    return f"{folder}/{stem}" if folder else stem, suffix.lower()
+    """(key, suffix) of a member by WebDataset's rule: the basename's first dot parts them.
+
+    Two times "" for what WebDataset leaves out: hidden files, such as macOS' `._a.mp4` (in a folder, too, where it
+    would not), files without a suffix, and its own `__name__`.
+    """
+    match = _KEY.fullmatch(name)
+    hidden = name.rpartition("/")[2].startswith(".")
+    return (match[1], match[2].lower()) if match and not hidden and not _META.match(name) else ("", "")
 
 
 def _header(block: bytes, position: int) -> tuple[bytes, str, int]:
@@ -89,6 +101,9 @@ def _header(block: bytes, position: int) -> tuple[bytes, str, int]:
     if len(block) != BLOCK:
         raise TarError(f"half a header at {position}")
     total = sum(block) - sum(block[148:156]) + 8 * 32
+    how = next((how for start, how in _PACKED.items() if position == 0 and block.startswith(start)), None)
+    if how:
+        raise TarError(f"it is packed, and samples are read by their place in a tar; unpack it with {how}")
     if _number(block[148:156], position) != total:
         raise TarError(f"no tar header at {position}")
     name = _text(block[:100])

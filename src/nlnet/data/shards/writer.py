@@ -79,6 +79,7 @@ def _describe(sample: RawSample) -> bytes:
         "fps": info.fps,
         "width": info.width,
         "height": info.height,
+        **({"times": info.table} if info.table else {}),
         **sample.notes,
     }
     return json.dumps(content, separators=(",", ":")).encode()
@@ -103,6 +104,7 @@ def _account(tar: Path, name: str, index: int, rows: list[_Row]) -> tuple[Shard,
                     width=info.width,
                     height=info.height,
                     labels=labels,
+                    table=info.table,
                 )
             )
             offset += length

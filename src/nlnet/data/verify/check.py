@@ -5,16 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nlnet import limits
-from nlnet.data.prepare.folder import is_plain
+from nlnet.data.prepare.folder import check_folder, is_plain
 from nlnet.data.shards import storage
+from nlnet.data.shards.find import MANIFEST, folder_of
 from nlnet.data.shards.manifest import Manifest
-from nlnet.data.verify.coco import GroundTruth, check_folder, check_ground_truth
+from nlnet.data.verify.coco import GroundTruth, check_ground_truth
 from nlnet.data.verify.report import DEFAULTS, Finding, Options, Report
 from nlnet.data.verify.shard import ShardCheck
 from nlnet.errors import UserError
 from nlnet.progress import Progress
-
-_MANIFEST = "-manifest.json"
 
 
 def verify(shards: str, options: Options = DEFAULTS) -> Report:
@@ -62,13 +61,12 @@ def _check_shards(
 
 def find_manifests(shards: str) -> tuple[str, list[str]]:
     """The folder or prefix, and the manifests in it. Raises UserError if there are none."""
-    if shards.endswith(_MANIFEST):
-        root, _, name = shards.rpartition("/")
-        return root or ".", [name]
-    names = storage.list_folder(shards, _MANIFEST)
+    if (root := folder_of(shards)) != shards:
+        return root, [shards.partition("?")[0].rpartition("/")[2]]
+    names = storage.list_folder(shards, MANIFEST)
     if not names:
         raise UserError(
-            f"{shards}: no *{_MANIFEST} here; name the folder or prefix that prepare wrote to, or a manifest"
+            f"{shards}: no *{MANIFEST} here; name the folder or prefix that prepare wrote to, or a manifest"
         )
     return shards, names
 

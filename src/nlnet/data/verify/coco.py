@@ -1,14 +1,13 @@
-"""What is wrong with COCO's records in shards of images, and with folders of COCO's own files."""
+"""What is wrong with COCO's records in shards of images."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nlnet.data.annotations.coco import find_mistakes, shown_classes
+from nlnet.data.annotations.coco import shown_classes
 from nlnet.data.annotations.coco_check import Problem, check_annotation, check_content, check_image, keypoint_counts
+from nlnet.data.annotations.coco_plausible import plausibility
 from nlnet.data.media.images import decode_image
-from nlnet.data.prepare.folder import missing_files
 from nlnet.data.shards.coco import read_truth
 from nlnet.data.shards.manifest import Manifest, Sample
 from nlnet.errors import UserError
@@ -24,9 +23,12 @@ def check_ground_truth(manifest: Manifest, root: str) -> tuple[GroundTruth | Non
         content = read_truth(manifest, root)
     except UserError as error:
         return None, [Problem(manifest.split, "annotations", str(error))]
-    problems = [p._replace(where=f"{manifest.split}, {p.where}") for p in check_content(content)]
-    if problems:
-        return None, problems
+    if mistakes := check_content(content):
+        return None, [p._replace(where=f"{manifest.split}, {p.where}") for p in mistakes]
+    found = plausibility(content)
+    problems = [p._replace(where=f"{manifest.split}, {p.where}") for p in found.doubts]
+    if hopeless := found.hopeless(manifest.split):
+        problems.append(Problem(manifest.split, "annotations", hopeless))
     ground_truth: GroundTruth = {image["id"]: {"image": image, "annotations": []} for image in content["images"]}
     for row in content["annotations"]:
         ground_truth[row["image_id"]]["annotations"].append(row)
@@ -61,8 +63,3 @@ def check_records(manifest: Manifest, sample: Sample, text: bytes, ground_truth:
 def pixels(sample: Sample, data: bytes) -> np.ndarray:
     """The image (H, W, 3) uint8. Raises ImageError."""
     return np.asarray(decode_image(data, sample.width, sample.height))
-
-
-def check_folder(folder: Path) -> list[Problem]:
-    """What is wrong with a folder of COCO's own files: its annotations, and images that are missing."""
-    return find_mistakes(folder) or missing_files(folder)

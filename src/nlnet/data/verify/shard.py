@@ -5,11 +5,15 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from nlnet import limits
 from nlnet.data.media.decode import decode_clip
 from nlnet.data.media.images import ImageError
+from nlnet.data.media.pyav import check_frames
 from nlnet.data.media.suffixes import IMAGE_MEMBERS, VIDEO_MEMBERS
-from nlnet.data.media.video import VideoError, count_frames, probe
+from nlnet.data.media.times import Times
+from nlnet.data.media.video import VideoError, probe
 from nlnet.data.shards import storage
 from nlnet.data.shards.manifest import Manifest, Sample
 from nlnet.data.shards.source import DEFAULTS, ShardSource
@@ -20,6 +24,7 @@ from nlnet.errors import UserError
 from nlnet.reading import parse_json
 
 _PIECE = 1 << 24
+_TICK_S = 0.0015  # containers that count in milliseconds round times, and manifests of earlier versions did not say so
 
 
 @dataclass
@@ -148,5 +153,15 @@ def _decode(sample: Sample, video: bytes) -> None:
     found, listed = (info.frames, info.width, info.height), (sample.frames, sample.width, sample.height)
     if found != listed:
         raise VideoError("mismatch", f"frames, width, height are {found}, the manifest says {listed}")
-    if (decoded := count_frames(video)) != sample.frames:
+    if (decoded := check_frames(video)) != sample.frames:
         raise VideoError("undecodable", f"{decoded} of {sample.frames} frames can be decoded")
+    if (apart := _apart(sample.times, info.times)) > _TICK_S:
+        where = f"frames are up to {apart:.3f} s from where the manifest says they are"
+        raise VideoError("mismatch", f"{where}; prepare the video again")
+
+
+def _apart(listed: Times, found: Times) -> float:
+    """The most seconds between where the same frame is, seen from the first one: a prepared file begins at 0."""
+    frames = np.arange(found.frames)
+    one, other = (times.seconds(frames) - times.seconds(0) for times in (listed, found))
+    return float(np.abs(one - other).max())

@@ -14,13 +14,11 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from nlnet.data.web.addresses import is_global, is_public, proxy_for, same_server, user_header
 from nlnet.data.web.connections import Clock, Origin
-from nlnet.data.web.errors import WebError, described
+from nlnet.data.web.errors import WebError, described, refused
 from nlnet.text import masked
 
 _REDIRECTS, _MOST_REDIRECTS = (301, 302, 303, 307, 308), 10
 _PIECE = 1 << 18
-_GONE = (404, 410)
-_AGAIN = (408, 429)
 
 
 class Times(NamedTuple):
@@ -94,14 +92,9 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _check_status(response: http.client.HTTPResponse, url: str) -> None:
-    status = response.status
-    if status in _GONE:
-        raise FileNotFoundError(f"{url}: there is no such object ({status} {response.reason})")
-    if status == 416:
-        raise EOFError(f"{url}: the object ends before the wanted bytes")
-    if status not in (200, 206):
-        may_pass = status >= 500 or status in _AGAIN
-        raise WebError(f"the server answered {status} {response.reason}", may_pass=may_pass)
+    if response.status not in (200, 206):
+        error = refused(response.status)
+        raise error if isinstance(error, WebError) else type(error)(f"{url}: {error}")
 
 
 def _follow(url: str, method: str, headers: Mapping[str, str], clock: Clock) -> tuple[Origin, http.client.HTTPResponse]:

@@ -65,6 +65,15 @@ def choose_algorithm(
     return "triton" if triton and max(d, e) > FLASH_CHANNELS else "fused"
 
 
+def is_recorded() -> bool:
+    """Whether this call is written down as a program, which will run on other sizes (torch.export, traces, ONNX).
+
+    >>> is_recorded()
+    False
+    """
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 def algorithm_for(pairwise: str, algorithm: str, query: Tensor, m: int, d: int, e: int, *, triton: bool = False) -> str:
     """The algorithm that a caller named, or for "auto" the one that sizes, type and device ask for.
 
@@ -75,7 +84,7 @@ def algorithm_for(pairwise: str, algorithm: str, query: Tensor, m: int, d: int, 
         if algorithm not in known:
             raise ValueError(f"{pairwise}: unknown algorithm {algorithm!r}, expected one of auto, {', '.join(known)}")
         return algorithm
-    if torch.compiler.is_exporting():
+    if is_recorded():
         # A choice by size would hold the exported program to the sizes of its example, and plain operations alone run
         # where this package is not.
         return "associative" if pairwise == "dot_product" else "materialized"

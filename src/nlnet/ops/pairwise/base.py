@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nlnet.ops.precision import upcast
+from nlnet.ops.precision import in_autocast_type, upcast
 from nlnet.ops.shapes import check
 
 Embedding = Literal["input", "theta_phi", "scalars"]
@@ -76,6 +76,7 @@ def register_pairwise(pairwise: Pairwise) -> Pairwise:
     return pairwise
 
 
+@in_autocast_type
 def affinity(pairwise: str, theta: Tensor, phi: Tensor, *, scale: float = 1.0) -> Tensor:
     """The normalized map f(x_i, x_j) / C(x) itself: what the other functions multiply with g without storing it.
 

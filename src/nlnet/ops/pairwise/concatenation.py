@@ -7,11 +7,12 @@ from torch import Tensor
 
 from nlnet.ops.pairwise.algorithms import algorithm_for
 from nlnet.ops.pairwise.base import Pairwise
-from nlnet.ops.precision import upcast
+from nlnet.ops.precision import in_autocast_type
 from nlnet.ops.shapes import check
-from nlnet.ops.sorted_keys import concatenation_sorted
+from nlnet.ops.sorted_keys import concatenation_sorted, concatenation_stored
 
 
+@in_autocast_type
 def concatenation(a: Tensor, b: Tensor, g: Tensor, *, algorithm: str = "auto") -> Tensor:
     """y_i = 1/M sum_j relu(a_i + b_j) g_j: the paper's equation 5, its w_f . [theta_i, phi_j] written as a_i + b_j.
 
@@ -39,7 +40,7 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor, *, algorithm: str = "auto") -
         algorithm = "materialized"
     if algorithm == "sorted":
         return concatenation_sorted(a, b, g)
-    return torch.bmm(_affinity(upcast(a), upcast(b)), upcast(g)).to(g.dtype)
+    return concatenation_stored(a, b, g)
 
 
 def _affinity(a: Tensor, b: Tensor) -> Tensor:

@@ -5,10 +5,11 @@ from torch import Tensor
 
 from nlnet.ops.pairwise.algorithms import algorithm_for
 from nlnet.ops.pairwise.base import Pairwise
-from nlnet.ops.precision import upcast
+from nlnet.ops.precision import in_autocast_type, upcast
 from nlnet.ops.shapes import check
 
 
+@in_autocast_type
 def dot_product(theta: Tensor, phi: Tensor, g: Tensor, *, algorithm: str = "auto") -> Tensor:
     """y_i = 1/M sum_j (theta_i . phi_j) g_j: the paper's equation 4 with its normalizer, the number of keys.
 
@@ -29,12 +30,12 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor, *, algorithm: str = "auto
     # phi^T g sums over all keys: float16 ends at 65,504.
     theta, phi, g = upcast(theta), upcast(phi), upcast(g)
     if algorithm == "associative":
-        return torch.bmm(theta, torch.bmm(phi.mT, g) / m).to(dtype)
+        return torch.bmm(theta, torch.bmm(phi.transpose(1, 2), g) / m).to(dtype)
     return torch.bmm(_affinity(theta, phi), g).to(dtype)
 
 
 def _affinity(theta: Tensor, phi: Tensor) -> Tensor:
-    return torch.bmm(theta, phi.mT) / phi.shape[1]
+    return torch.bmm(theta, phi.transpose(1, 2)) / phi.shape[1]
 
 
 DOT_PRODUCT = Pairwise("dot_product", _affinity, dot_product, algorithms=("materialized", "associative"))

@@ -1,18 +1,18 @@
 """The Gaussian and the embedded Gaussian (equations 2 and 3): a softmax over the keys."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from nlnet.ops import tiled
+from nlnet.ops import fused, tiled
 from nlnet.ops.pairwise.algorithms import algorithm_for
 from nlnet.ops.pairwise.base import Pairwise
-from nlnet.ops.precision import upcast
+from nlnet.ops.precision import in_autocast_type
 from nlnet.ops.shapes import check
 
 ALGORITHMS = ("materialized", "tiled", "fused", "triton")
 
 
+@in_autocast_type
 def gaussian(x: Tensor, keys: Tensor, g: Tensor, *, algorithm: str = "auto") -> Tensor:
     """y_i = sum_j softmax_j(x_i . k_j) g_j: the paper's equation 2, where the keys k are x itself or x sub-sampled.
 
@@ -31,6 +31,7 @@ def gaussian(x: Tensor, keys: Tensor, g: Tensor, *, algorithm: str = "auto") -> 
     return _attention("gaussian", x, keys, g, 1.0, algorithm)
 
 
+@in_autocast_type
 def embedded_gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0, algorithm: str = "auto") -> Tensor:
     """y_i = sum_j softmax_j(scale * theta_i . phi_j) g_j: the paper's equation 3, where scale is 1.
 
@@ -50,7 +51,7 @@ def embedded_gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1
 
 
 def _affinity(query: Tensor, key: Tensor, scale: float = 1.0) -> Tensor:
-    return torch.bmm(query * scale, key.mT).softmax(dim=-1)
+    return tiled.softmax(torch.bmm(query * scale, key.transpose(1, 2)))
 
 
 def _attention(pairwise: str, query: Tensor, key: Tensor, value: Tensor, scale: float, algorithm: str) -> Tensor:
@@ -66,12 +67,11 @@ def _attention(pairwise: str, query: Tensor, key: Tensor, value: Tensor, scale: 
 
         return attention(query * scale, key, value)
     if algorithm == "fused":
-        # A head axis, and the channels of a position side by side: anything else silently stores the map.
-        q, k, v = (t[:, None].contiguous() for t in (query, key, value))
-        return F.scaled_dot_product_attention(q, k, v, scale=scale).squeeze(1)
+        return fused.attention(query, key, value, scale)
     if query.device.type == "cpu":
-        return tiled.stored(upcast(query), upcast(key), upcast(value), scale).to(query.dtype)
-    return tiled.stored(query, key, value, scale)
+        return tiled.stored(query, key, value, scale)
+    # A GPU multiplies half precision in its own type.
+    return torch.bmm(_affinity(query, key, scale), value)
 
 
 def _triton_takes(query: Tensor, key: Tensor, value: Tensor) -> bool:

@@ -14,10 +14,14 @@ Shapes: B clips, N queries, M keys, D channels of query and key, E channels of v
 import importlib.util
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from nlnet.ops.derivatives import Operation, fold, unfold
+from nlnet.ops.tiled import stored
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -83,7 +87,7 @@ def supports(query: Tensor, key: Tensor, value: Tensor) -> bool:
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """y_i = sum_j softmax_j(query_i . key_j) value_j, at memory linear in N and M: `STRIP_BYTES` beside the tensors.
 
-    Differentiable; a second derivative takes the plain form, which stores the map. Sums run in float32.
+    Any derivative beyond the first takes the plain form, which stores the map. Sums run in float32.
 
     Shapes: query (B, N, D), key (B, M, D), value (B, M, E) -> (B, N, E).
     Raises ValueError if the shapes do not fit this pattern or `supports` is false.
@@ -98,7 +102,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         raise ValueError(
             f"attention: needs one half or single dtype, nothing empty and a CUDA GPU, got {kinds}, {shapes}"
         )
-    return _forward(query, key, value)[0]
+    return _OPERATION(query, key, value)
 
 
 @torch.library.custom_op("nlnet::attention", mutates_args=())
@@ -259,7 +263,7 @@ def _ceil(length: int, step: int) -> int:
     return -(-length // step)
 
 
-# ---- what autograd and the compiler know of the two operations
+# ---- what the compiler, vmap and autograd know of the two operations
 
 
 @_forward.register_fake
@@ -275,29 +279,14 @@ def _(
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
-def _save_forward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, *output)
+@_forward.register_vmap
+def _(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Any, Any]:
+    return unfold(_forward(*fold(inputs, in_dims, info.batch_size)), info.batch_size), (0, 0)
 
 
-def _first_derivative(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, ...]:
-    return _backward(grad, *ctx.saved_tensors)
+@_backward.register_vmap
+def _(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Any, Any]:
+    return unfold(_backward(*fold(inputs, in_dims, info.batch_size)), info.batch_size), (0, 0, 0)
 
 
-def _save_backward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:4])
-
-
-def _second_derivative(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Through the plain form; output and log sum exp, which are functions of the other inputs, get none."""
-    with torch.enable_grad():
-        leaves = [t.detach().requires_grad_() for t in ctx.saved_tensors]
-        grad, query, key, value = leaves
-        out = (query @ key.transpose(1, 2)).softmax(-1) @ value
-        first = torch.autograd.grad(out, (query, key, value), grad, create_graph=True)
-    given = [(f, c) for f, c in zip(first, cotangents, strict=True) if c is not None]
-    second = torch.autograd.grad([f for f, _ in given], leaves, [c for _, c in given], allow_unused=True)
-    return *second, None, None
-
-
-_forward.register_autograd(_first_derivative, setup_context=_save_forward)
-_backward.register_autograd(_second_derivative, setup_context=_save_backward)
+_OPERATION = Operation(_forward, _backward, partial(stored, scale=1.0), needs_output=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 
 from nlnet.errors import RunInterrupted
 from nlnet.runs.callbacks.loop_state import between_steps, settle, validation_due
@@ -59,9 +59,8 @@ class ExactResume(Callback):
         self._trained, self._epoch_over = True, False
         seed_everything_for(self.seed, trainer.fit_loop.epoch_loop.total_batch_idx, trainer.global_rank)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def after_batch(self, trainer: pl.Trainer) -> None:
+        """Save where it is time to; see `SaveLast`."""
         if trainer.global_step == self._saved_step or not between_steps(trainer):
             return
         stop = self._stop_agreed(trainer)
@@ -84,6 +83,9 @@ class ExactResume(Callback):
     ) -> None:
         if self._stop_agreed(trainer):
             if trainer.state.fn == "fit" and not trainer.sanity_checking and between_steps(trainer):
+                for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                    if isinstance(callback, WeightAveraging):  # whose average is in the network's place just now
+                        callback.on_validation_epoch_end(trainer, pl_module)
                 self._save(trainer)
             self._leaving = True
             self._leave_if_saved()
@@ -121,6 +123,18 @@ class ExactResume(Callback):
         if self._leaving:
             number = self.signals.received or 15
             raise RunInterrupted(number, self.path if self.path.is_file() else None)
+
+
+class SaveLast(Callback):
+    """The last callback of all: `last.ckpt` is of a moment at which the others are done with the batch."""
+
+    def __init__(self, resume: ExactResume) -> None:
+        self.resume = resume
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.resume.after_batch(trainer)
 
 
 def seed_everything_for(seed: int, batch: int, rank: int) -> None:

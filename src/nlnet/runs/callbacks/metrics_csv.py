@@ -17,8 +17,8 @@ class MetricsCsv(Callback):
     """Appends a row after every `log_every_n_steps`-th optimizer step and after every validation.
 
     Columns: `step` (optimizer steps done), `epoch`, then whatever is logged; an empty cell is a metric that the row
-    does not have. Rows are on disk before a checkpoint of the same step is written. On resume the rows of steps
-    that the checkpoint has not seen are dropped, and the rest is continued.
+    does not have. Rows are on disk before a checkpoint of the same step is written. After a resume the rows of steps
+    that the checkpoint has not seen are dropped with the first step or validation, and the rest is continued.
     """
 
     def __init__(self, path: Path, every_n_steps: int) -> None:
@@ -26,7 +26,9 @@ class MetricsCsv(Callback):
         self._columns: list[str] = []
         self._logged_step = 0
         self._validated_step = -1
+        self._epoch: int | None = None  # of the last step: one that a training ends within is counted at its end
         self._rate = float("nan")
+        self._resumed: tuple[int, bool] | None = None  # a checkpoint's step, and whether that was validated
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         self._logged_step = checkpoint["global_step"]
@@ -34,9 +36,14 @@ class MetricsCsv(Callback):
         states = checkpoint["callbacks"].values()
         validated = max((state["validated_step"] for state in states if "validated_step" in state), default=-1)
         if trainer.is_global_zero and self.path.is_file():
-            step = checkpoint["global_step"]
-            self._rewrite([row for row in read_rows(self.path) if was_seen(row, step, validated == step)])
+            self._resumed = self._logged_step, validated == self._logged_step
             self._validated_step = validated
+
+    def _drop_unseen(self) -> None:
+        """Not while the checkpoint is loaded: what does not fit may yet end the run, which then has lost nothing."""
+        if self._resumed:
+            self._rewrite([row for row in read_rows(self.path) if was_seen(row, *self._resumed)])
+            self._resumed = None
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -46,15 +53,17 @@ class MetricsCsv(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._drop_unseen()
         step = trainer.global_step
         if step == self._logged_step:
             return
-        self._logged_step = step
+        self._logged_step, self._epoch = step, trainer.current_epoch
         if step % self.every_n_steps == 0:
             self._append(trainer, self._metrics(trainer, "train/") | {"lr": self._rate})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.global_step != self._validated_step:
+            self._drop_unseen()
             self._validated_step = trainer.global_step
             self._append(trainer, self._metrics(trainer, "val/"))
 
@@ -66,13 +75,14 @@ class MetricsCsv(Callback):
     def _append(self, trainer: pl.Trainer, metrics: Row) -> None:
         if not trainer.is_global_zero:
             return
-        row = {"step": trainer.global_step, "epoch": trainer.current_epoch} | metrics
+        epoch = trainer.current_epoch if self._epoch is None else self._epoch
+        row = {"step": trainer.global_step, "epoch": epoch} | metrics
         if not self._columns and self.path.is_file():
             self._columns = _header(self.path)
         if any(name not in self._columns for name in row):
             self._rewrite(read_rows(self.path) if self.path.is_file() else [], extra=list(row))
         try:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns, restval="").writerow(row)
         except OSError as error:
             raise CannotWrite(self.path, error) from error
@@ -80,7 +90,7 @@ class MetricsCsv(Callback):
     def _rewrite(self, rows: list[Row], extra: list[str] | None = None) -> None:
         old = _header(self.path) if self.path.is_file() else []
         self._columns = old + [name for name in extra or [] if name not in old]
-        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
@@ -88,13 +98,13 @@ class MetricsCsv(Callback):
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a metrics file as text cells; a last row that a kill cut short is left out."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     return list(csv.DictReader(whole.splitlines()))
 
 
 def _header(path: Path) -> list[str]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return next(csv.reader(file), [])
 
 

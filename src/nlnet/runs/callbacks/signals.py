@@ -1,8 +1,11 @@
 """SIGINT and SIGTERM, noted rather than obeyed at once."""
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
+
+from nlnet.distributed import print_once
 
 
 class StopSignals:
@@ -15,8 +18,17 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
+        self._said = False
 
     def install(self) -> None:
+        """Take the signals over. In another thread than the main one, where Python allows it to nobody, they stay."""
+        if threading.current_thread() is not threading.main_thread():
+            if not self._said:
+                print_once(
+                    "not in the main thread: Ctrl-C and SIGTERM end this run at once; ckpt_path=last continues it"
+                )
+            self._said = True
+            return
         for number in (signal.SIGINT, signal.SIGTERM):
             current = signal.getsignal(number)
             if current != self._note:
@@ -25,7 +37,9 @@ class StopSignals:
 
     def restore(self) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # Lightning puts the handlers of before the run back first; its own are not to come again after that.
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, handler)
         self._previous = {}
 
     def _note(self, number: int, _frame: FrameType | None) -> None:

@@ -49,20 +49,9 @@ class CheckedRestore(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = trainer.global_step
         for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                _check_like(optimizer.defaults, {name: group[name] for name in optimizer.defaults}, "optimizer")
-            for parameter, state in optimizer.state.items():
-                for name, value in state.items():
-                    same = _is_number(value) or getattr(value, "shape", None) == parameter.shape
-                    if value is not None and not same and isinstance(optimizer, _BY_PARAMETER):
-                        raise ValueError(f"optimizer: {name} is not of its parameter's shape")
-
+            _check_optimizer(optimizer)
         for config in trainer.lr_scheduler_configs:
-            schedule = config.scheduler
-            _check_like(0, schedule.last_epoch, "schedule.last_epoch")
-            for name, value in vars(schedule).items():
-                if callable(getattr(type(schedule), name, None)) and not callable(value):
-                    raise ValueError(f"schedule: {name} is not a value of it")
+            _check_schedule(config.scheduler)
 
     def is_new(self, trainer: pl.Trainer) -> bool:
         """Whether no whole step has been done since the state was restored."""

@@ -18,11 +18,19 @@ from nlnet.data.modules.fingerprint import differences
 from nlnet.distributed import gather
 from nlnet.errors import UserError
 from nlnet.runs.build import make_trainer
+from nlnet.runs.continuing.differences import HOW_READ, flat
 from nlnet.runs.identity.code import code
-from nlnet.runs.settings_diff import HOW_READ, flat
 
 # What may differ between ranks: also where files are on each machine.
-_FREE = (*HOW_READ, "data.shards", "data.val_shards", "extras.print_config", "extras.threads", "extras.traceback")
+_FREE = (
+    *HOW_READ,
+    "data.shards",
+    "data.val_shards",
+    "extras.print_config",
+    "extras.threads",
+    "extras.traceback",
+    "typed",
+)
 _SHOWN = 4
 Facts = dict[str, Any]
 

@@ -7,14 +7,16 @@ from nlnet.distributed import print_once
 from nlnet.tasks.task import Task
 
 
-def report(metrics: Mapping[str, float], task: Task, run_dir: Path) -> None:
-    """Print the metrics, and a line for each file of the run that is there."""
+def report(metrics: Mapping[str, float], task: Task, run_dir: Path, best: tuple[Path, str] | None = None) -> None:
+    """Print the metrics, and a line for each file of the run that is there; `best` is a checkpoint and what it is."""
     for name in sorted(metrics):
         if name.startswith(("val/", "test/")):
             print_once(f"  {name:<24} {metrics[name]:.4f}")
     if absent := task.absent_classes():
         more = f" and {len(absent) - 5} more, see summary.json" if len(absent) > 5 else ""
         print_once(f"  classes without a positive, left out of the mAP: {', '.join(absent[:5])}{more}")
+    for name, rule in task.rules().items():
+        print_once(f"  {name}: {rule}")
     here = Path.cwd()
     print_once(f"run directory: {run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir}")
     files = {
@@ -23,7 +25,7 @@ def report(metrics: Mapping[str, float], task: Task, run_dir: Path) -> None:
         "metrics.csv": "every logged metric",
         **task.outputs,
         "config.yaml": "the configuration in force",
-        "checkpoints/best.ckpt": f"highest {task.monitor}",
+        **({f"checkpoints/{best[0].name}": best[1]} if best else {}),
         "checkpoints/last.ckpt": "to continue with ckpt_path=last",
     }
     for name, what in files.items():

@@ -33,6 +33,7 @@ _FREE = (
     "test",
     "train",
     "trainer.log_every_n_steps",
+    "typed",
 )
 
 

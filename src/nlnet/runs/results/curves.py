@@ -28,7 +28,7 @@ def draw(metrics: Path, monitor: str, target: Path, title: str) -> None:
         if axes.has_data():
             axes.legend(frameon=False)
     losses.set_ylabel("loss")
-    metrics_axes.set_ylim(0, 1.02)
+    metrics_axes.set_ylim(0, max(1.02, metrics_axes.get_ylim()[1]))  # what is monitored may be a loss
     metrics_axes.set_ylabel(monitor)
     figure.suptitle(title, fontsize=10)
     with replacing(target) as temporary:

@@ -1,0 +1,127 @@
+"""What people type: the words of a command line as Hydra reads them, or one line that says how to type them."""
+
+import ast
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from nlnet.config.compose import options
+from nlnet.errors import UserError, nearest
+from nlnet.renamed import current_overrides
+from nlnet.text import say
+
+FLAGS = (
+    "--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r",
+    "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
+    "-cd", "--experimental-rerun", "--info", "-i",
+)  # fmt: skip
+"""Hydra's own."""
+
+_TOP_GROUPS = ("data", "model", "task", "optim", "trainer", "paths", "extras", "size", "length", "callbacks", "logger")
+_VALUED = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+           "--experimental-rerun")  # fmt: skip
+_NONE = ("callbacks", "logger")
+_ELSEWHERE = {"hydra.run.dir": "paths.run_dir"}
+_OPTIONAL = ("debug", "experiment", "hparams_search", "local")
+
+
+def read_words(words: Sequence[str]) -> list[str]:
+    """The overrides of a command line with today's names, and as Hydra reads them.
+
+    What other programs write is turned: `None` and Python's tuples and dictionaries, `callbacks=null`. Raises UserError
+    for a word that cannot be read, with how to type it.
+    """
+    read = (_turned(word) for word in current_overrides(words))
+    kept = [word for word in read if word.partition("=") not in [(group, "=", "null") for group in _OPTIONAL]]
+    for word in kept:
+        _check(word)
+    return kept
+
+
+def split_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and the overrides. Raises UserError for what is none, such as `--seed=1`."""
+    flags: list[str] = []
+    words: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, _ = argument.partition("=")
+        if not argument.startswith("-"):
+            words.append(argument)
+        elif name in FLAGS:
+            flags += [argument, *([next(rest, "")] if name in _VALUED and not equals else [])]
+        else:
+            raise _no_flag(argument)
+    return flags, words
+
+
+def _no_flag(argument: str) -> UserError:
+    word = argument.lstrip("-")
+    if "=" in word:
+        return UserError(
+            f"{argument}: settings are typed without dashes: {word}; a W&B sweep passes them so with"
+            " ${args_no_hyphens} in its command"
+        )
+    return UserError(
+        f"{argument}: there is no such option; {nearest(argument, FLAGS)}. Settings are typed as KEY=VALUE"
+    )
+
+
+def _turned(word: str) -> str:
+    key, equals, value = word.partition("=")
+    # Lightning passes Hydra's own "." to the processes that it starts.
+    if key in _ELSEWHERE and value.strip("'\"") != ".":
+        say(f"note: {word} is read as {_ELSEWHERE[key]}={value}", error=True)
+        return f"{_ELSEWHERE[key]}={value}"
+    if equals and key in _NONE and value in ("null", "None", ""):
+        return f"{key}=none"
+    if not equals or not (value == "None" or (value[:1] in "({[" and re.search(r"['(]|\bNone\b", value))):
+        return word
+    try:
+        turned = f"{key}={_as_hydra(ast.literal_eval(value))}"
+        OverridesParser.create().parse_override(turned)
+    except (ValueError, SyntaxError, HydraException):
+        return word
+    if turned != word:
+        say(f"note: {word} is read as {turned}", error=True)
+    return turned
+
+
+def _as_hydra(value: Any) -> str:
+    """A value of Python's in Hydra's grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_as_hydra(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_as_hydra, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[A-Za-z][\w./-]*", value) else "'" + value.replace("'", "\\'") + "'"
+    return repr(value)
+
+
+def _check(word: str) -> None:
+    key, equals, value = word.partition("=")
+    name = key.lstrip("+~")
+    group = name.replace(".", "/")
+    if "." in name and value in options(group):
+        raise UserError(f"{word}: {group} is a group, whose choices are typed with a slash: {group}={value}")
+    try:
+        parsed = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        if not equals:
+            raise UserError(
+                f"{word}: not a setting; type KEY=VALUE, +KEY=VALUE for a new one, ~KEY to remove one"
+            ) from error
+        inner = value.replace("\\", "\\\\").replace("'", "\\'")
+        quoted = f"{key}='{inner}'"
+        raise UserError(
+            f"{word}: Hydra's grammar reads signs such as = , ( [ {{ in a value as its own; in quotes they are text:"
+            f' "{quoted}"'
+        ) from error
+    if name in _TOP_GROUPS and equals and not parsed.is_sweep_override() and not isinstance(parsed.value(), str | list):
+        raise UserError(f"{word}: {name} is a group, and has one of its choices; {nearest(value, options(name))}")

@@ -1,0 +1,1 @@
+"""What a run continues: whose folder and checkpoint, and with which of its settings."""

@@ -1,0 +1,1 @@
+"""What a run leaves: its best checkpoint, its curves, its last words."""
