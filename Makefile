@@ -8,8 +8,8 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Compiling tens of thousands of files that are never imported would double the time of an installation.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Compiling tens of thousands of files that are never imported would double the time of an installation.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile $(if $(CI),--quiet)
 
 help:  ## this list

@@ -28,6 +28,10 @@ def test_an_empty_variable_is_no_shards(monkeypatch):
     monkeypatch.setenv("CHARADES_SHARDS", "")
     assert runs_demo(compose(NL), NL)
     assert resolve(compose(NL), NL).demo  # as `make demo` does
+    for variable, experiment in (("KINETICS_SHARDS", "kinetics_c2d_nl"), ("COCO_SHARDS", "coco_mask_nl")):
+        monkeypatch.setenv(variable, "")
+        words = [f"experiment={experiment}"]
+        assert resolve(compose(words), words).data.shards
     monkeypatch.setenv("CHARADES_SHARDS", "/data/charades")
     assert not runs_demo(compose(NL), NL)
 

@@ -41,12 +41,12 @@ PACKAGE = text(r"[A-Za-z_][\w.]*", "the name of a package")
 TARGET = text(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)+", "a class or function by its whole name")
 PART = Field("a whole number of batches, or a fraction up to 1.0", lambda v: _is_part(v))
 RATE, LENGTH = number(0, 1e38), number(0, 1e12)
-PLACES = Field(
+PLACEMENT = Field(
     "a whole number, a stage, or a list of blocks",
     lambda v: (
         (type(v) is int and v >= 0)
         or (isinstance(v, str) and re.fullmatch(r"res\d+", v) is not None)
-        or (isinstance(v, list) and all(isinstance(place, str) for place in v))
+        or (isinstance(v, list) and all(isinstance(block, str) for block in v))
     ),
 )
 
@@ -129,7 +129,7 @@ _SCHEDULE = {
 }
 _NETWORK = {
     "name": WORD,
-    "nonlocal_blocks": PLACES,
+    "nonlocal_blocks": PLACEMENT,
     "pairwise": WORD,
     "subsample": YES_NO,
     "scale": optional(YES_NO),
@@ -157,7 +157,7 @@ _NETWORK = {
 }
 _DETECTOR = {
     "name": WORD,
-    "nonlocal_blocks": PLACES,
+    "nonlocal_blocks": PLACEMENT,
     "subsample": YES_NO,
     "context_ratio": number(0, 1),
     "norm": one_of("batch", "sync", "group", "frozen"),

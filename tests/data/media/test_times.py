@@ -43,12 +43,11 @@ def test_random_times_come_back_to_the_last_bit() -> None:
         assert times.seconds(k).shape == (2, 3)
 
 
-def test_nearest_and_between() -> None:
+def test_nearest_and_end() -> None:
     times = times_of([0, 33, 66, 266, 466], Fraction(1, 1000), Fraction(1543, 1000), Fraction(25))
     assert times.table == (1, 1000, 1543, 33, 33, 200, 200)
     assert times.seconds([0, 4]).tolist() == [1.543, 2.009]
     assert times.nearest([-5, 1.55, 1.57, 1.7, 1.72, 99]).tolist() == [0, 0, 1, 2, 3, 4]
-    assert times.between(1.576, 1.809) == (1, 3)
     assert times.end == pytest.approx(2.009 + 0.466 / 4)
     assert Times(50, 25.0).end == 2.0
     assert Times(50, 25.0).nearest([0.059, 0.061, 3.0]).tolist() == [1, 2, 49]

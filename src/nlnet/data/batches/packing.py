@@ -18,7 +18,7 @@ _FILES, _FILES_OF_WORKER = 64, 12
 pipes and batches of the two loaders, as measured."""
 
 
-class Place(NamedTuple):
+class Slot(NamedTuple):
     """Where a tensor lies in the block."""
 
     dtype: torch.dtype
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A batch whose tensors are replaced by their places in `block`, (n,) uint8."""
+    """A batch whose tensors are replaced by their slots in `block`, (n,) uint8."""
 
     block: Tensor
     batch: Any
@@ -38,13 +38,13 @@ def pack(batch: Any) -> Packed:
     tensors: list[Tensor] = []
     ends = [0]
 
-    def place(tensor: Tensor) -> Place:
+    def slot(tensor: Tensor) -> Slot:
         begin = -(-ends[-1] // _ALIGNED) * _ALIGNED
         ends.append(begin + tensor.nbytes)
         tensors.append(tensor)
-        return Place(tensor.dtype, tuple(tensor.shape), begin)
+        return Slot(tensor.dtype, tuple(tensor.shape), begin)
 
-    layout = _mapped(batch, Tensor, place)
+    layout = _mapped(batch, Tensor, slot)
     memory = torch.UntypedStorage._new_shared(max(1, ends[-1]))
     block = torch.empty(0, dtype=torch.uint8).set_(memory)  # type: ignore[call-overload]
     for tensor, spot in zip(tensors, _found(layout), strict=True):
@@ -55,11 +55,11 @@ def pack(batch: Any) -> Packed:
 def unpack(packed: Packed) -> Any:
     """The batch. Its large tensors are parts of the block, its small ones copies, which may be kept without it."""
 
-    def take(place: Place) -> Tensor:
-        part = _view(packed.block, place)
+    def take(slot: Slot) -> Tensor:
+        part = _view(packed.block, slot)
         return part if part.nbytes > _SMALL else part.clone()
 
-    return _mapped(packed.batch, Place, take)
+    return _mapped(packed.batch, Slot, take)
 
 
 def check_open_files(num_workers: int, parallel_reads: int) -> None:
@@ -78,18 +78,18 @@ def check_open_files(num_workers: int, parallel_reads: int) -> None:
     )
 
 
-def _view(block: Tensor, place: Place) -> Tensor:
-    count = place.dtype.itemsize
-    for side in place.shape:
+def _view(block: Tensor, slot: Slot) -> Tensor:
+    count = slot.dtype.itemsize
+    for side in slot.shape:
         count *= side
-    return block[place.offset : place.offset + count].view(place.dtype).view(place.shape)
+    return block[slot.offset : slot.offset + count].view(slot.dtype).view(slot.shape)
 
 
-def _found(layout: Any) -> list[Place]:
-    """The places in the order in which they were made."""
-    places: list[Place] = []
-    _mapped(layout, Place, places.append)
-    return places
+def _found(layout: Any) -> list[Slot]:
+    """The slots in the order in which they were made."""
+    slots: list[Slot] = []
+    _mapped(layout, Slot, slots.append)
+    return slots
 
 
 def _mapped(value: Any, kind: type, function: Any) -> Any:

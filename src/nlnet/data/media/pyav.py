@@ -115,7 +115,7 @@ def packet_ranges(
     """
     entries = entries or [i for i, packet in enumerate(packets) if packet.is_keyframe]
     runs: list[tuple[int, int]] = []
-    for begin, position in sorted(_places(packets, wanted, entries), key=lambda place: place[1]):
+    for begin, position in sorted(_spans(packets, wanted, entries), key=lambda span: span[1]):
         if runs and begin <= runs[-1][1]:
             begin = min(begin, runs[-1][0])
             while runs and begin <= runs[-1][1]:
@@ -124,17 +124,17 @@ def packet_ranges(
     return runs
 
 
-def _places(packets: list[Packet], wanted: Iterable[int | None], entries: Sequence[int]) -> list[tuple[int, int]]:
+def _spans(packets: list[Packet], wanted: Iterable[int | None], entries: Sequence[int]) -> list[tuple[int, int]]:
     """(the entry from which it is decoded, its own packet) of each frame with one of the `wanted` times."""
     position = {packet.pts: i for i, packet in enumerate(packets)}
     entry_times = [packets[i].pts or 0 for i in entries]
     ordered = entry_times == sorted(entry_times)
-    places = []
+    spans = []
     for time in wanted:
         before = bisect_right(entry_times, time or 0) - 1
         fits = ordered and before >= 0 and entries[before] <= position[time]
-        places.append((entries[before] if fits else 0, position[time]))
-    return places
+        spans.append((entries[before] if fits else 0, position[time]))
+    return spans
 
 
 def check_frames(data: bytes) -> int:
@@ -163,7 +163,7 @@ def _good_entries(data: bytes, digests: dict[int | None, int]) -> int:
     with open_video(data) as (container, stream):
         packets = packets_of(container, stream)
         groups: dict[int, list[int]] = {}
-        for begin, position in _places(packets, digests, _entries(packets, stream)):
+        for begin, position in _spans(packets, digests, _entries(packets, stream)):
             groups.setdefault(begin, []).append(position)
         for begin, positions in sorted(groups.items()):
             chosen = sorted(positions)[::2]  # the others are left out, as a clip with a stride leaves them out

@@ -57,11 +57,6 @@ class Times:
         before = (after - 1).clip(min=0)
         return np.where(wanted - times[before] <= times[after] - wanted, before, after)
 
-    def between(self, start: float, end: float) -> tuple[int, int]:
-        """(first, last + 1) of the frames with start <= t_k < end."""
-        first, behind = np.searchsorted(self.seconds(np.arange(self.frames)), (start, end))
-        return int(first), int(behind)
-
 
 def times_of(ticks: Sequence[int], base: Fraction, begin: Fraction, rate: Fraction) -> Times:
     """The times of frames.

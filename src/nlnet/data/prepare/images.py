@@ -1,7 +1,6 @@
 """Which file is the image of a record: the one that its `file_name` says, and never another."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,7 @@ from posixpath import normpath
 from nlnet.data.annotations.records import Record
 from nlnet.data.media.images import naming
 from nlnet.data.media.suffixes import NEVER_READ, READ_ALWAYS, format_of
+from nlnet.data.prepare.videos import plain
 
 Reason = tuple[str, str]
 """Why there is no file: a short phrase to count by, and what was found."""
@@ -50,7 +50,7 @@ class ImageFiles:
         """The file of each record, or why there is none."""
         homes: dict[str, set[str]] = {}
         for record in records:
-            homes.setdefault(record.split, set()).update(map(_plain, _homes(record)))
+            homes.setdefault(record.split, set()).update(map(plain, _homes(record)))
         at_home = {r.split for r in records if any(homes[r.split] & _parts(path) for path in self._named(r))}
         strange = {split: set[str]() for split in homes}
         for split in at_home:  # has images of its own, so those in the folders of others are not meant
@@ -59,7 +59,7 @@ class ImageFiles:
         users = Counter((r.split, path) for r, (path, _) in zip(records, found, strict=True))
         owned = {(r.split, path) for r, (path, sure) in zip(records, found, strict=True) if sure}
         return [
-            self._judge(r, path, sure or (users[r.split, path] == 1 and (r.split, path) not in owned))
+            self._chosen(r, path, sure or (users[r.split, path] == 1 and (r.split, path) not in owned))
             for r, (path, sure) in zip(records, found, strict=True)
         ]
 
@@ -75,7 +75,7 @@ class ImageFiles:
         if folder and not whole and folder in self._folders:  # it is there, and does not have the file
             return "", False
         for home in _homes(record):
-            if at_home := [path for path in whole or paths if _plain(home) in _parts(path)]:
+            if at_home := [path for path in whole or paths if plain(home) in _parts(path)]:
                 best = _of_images(_nearest(at_home, home))
                 return "\n".join(best), len(best) == 1
         left = [path for path in whole or paths if not strange & _parts(path)]
@@ -84,7 +84,7 @@ class ImageFiles:
     def _named(self, record: Record) -> list[str]:
         return self._by_name.get(_path(record).rpartition("/")[2], [])
 
-    def _judge(self, record: Record, path: str, its: bool) -> Path | Reason:
+    def _chosen(self, record: Record, path: str, its: bool) -> Path | Reason:
         if not path:
             return "missing", f"no {_shown(record)} in {self.root}{self._like(record)}"
         if "\n" in path:
@@ -142,7 +142,7 @@ def _homes(record: Record) -> tuple[str, ...]:
 def _nearest(paths: list[str], home: str) -> list[str]:
     """Of several files in a split's folder the one in the topmost such folder; or else those directly in one."""
     if len(paths) > 1:
-        direct = [path for path in paths if _plain(path.split("/")[-2]) == _plain(home)]
+        direct = [path for path in paths if plain(path.split("/")[-2]) == plain(home)]
         paths = [path for path in direct if path.count("/") == 1] or direct or paths
     return paths
 
@@ -155,11 +155,7 @@ def _of_images(paths: list[str]) -> list[str]:
 
 
 def _parts(path: str) -> set[str]:
-    return {_plain(part) for part in path.split("/")[:-1]}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
+    return {plain(part) for part in path.split("/")[:-1]}
 
 
 def _shown(record: Record) -> str:
