@@ -3,10 +3,12 @@
 # ARGS goes to the command: make demo ARGS="seed=1", make test ARGS="-k resume", make lock ARGS=--upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-programs lint format bolts peers lock clean
+.PHONY: help setup demo ablation test test-full test-programs lint format bolts peers lock clean
 SHELL := /bin/bash
 
 VENV := .venv
+ABLATION := logs/ablation
+ABLATION_TABLES := ablation_2a,ablation_2b,ablation_2c,ablation_2d
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Compiling tens of thousands of files that are never imported would double the time of an installation.
@@ -21,13 +23,19 @@ setup: $(VENV)/installed  ## the environment in .venv, as requirements.lock has 
 demo: setup  ## train the non-local network on built-in clips, in minutes on a laptop
 	@CHARADES_SHARDS= $(BIN)/python src/train.py experiment=charades_nl $(ARGS)
 
+ablation: setup  ## the paper's Tables 2a-2d on built-in clips, three seeds: an hour at most on two cores; goes on where it stopped
+	@$(BIN)/python src/sweep.py configs/sweeps/ablation.yaml n=2 out=$(ABLATION)/runs callbacks.progress=null $(ARGS)
+	@$(BIN)/python src/report.py $(ABLATION)/runs table=$(ABLATION_TABLES) out=$(ABLATION)/report
+	@$(BIN)/python benchmarks/range_picture.py $(ABLATION)/runs $(ABLATION)/report/distance.png
+	@echo "the tables: $(ABLATION)/report (Markdown, CSV, HTML); accuracy against distance: distance.png there"
+
 test: setup  ## the tests, less those that take minutes each
 	@$(PYTEST) $(ARGS)
 
 test-full: setup  ## all tests
 	@$(PYTEST) -m "(full or not full) and not programs" $(ARGS)
 
-test-programs: setup  ## the tests that need nginx and the FFmpeg libraries (Debian: nginx-light, ffmpeg)
+test-programs: setup  ## the tests that need nginx, the FFmpeg libraries or Chromium (Debian: nginx-light, ffmpeg, chromium)
 	@$(BIN)/python -m pytest -m programs $(ARGS)
 
 lint: setup  ## formatting, lint, types, and notebooks without outputs; changes nothing
@@ -43,7 +51,7 @@ format: setup  ## what lint asks for, as far as a program can do it
 
 bolts: $(VENV)/bolts  ## lightning-bolts, for optim/schedule=bolts_warmup_cosine; optional
 
-peers: $(VENV)/peers  ## mmaction2, mmcv and pytorchvideo, which tests and benchmarks compare with; optional
+peers: $(VENV)/peers  ## mmaction2, mmcv, pytorchvideo and W&B's sweeps, which tests and benchmarks compare with; optional
 
 lock: setup  ## compile requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev \

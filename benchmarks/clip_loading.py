@@ -40,7 +40,7 @@ from nlnet.data.media import pyav as pyav_decoder
 from nlnet.data.media.decode import decode_clip
 from nlnet.data.media.encode import encode_frames, transcode
 from nlnet.data.media.video import probe
-from nlnet.data.prepare.settings import Settings
+from nlnet.data.prepare.settings import SHORT_SIDE, Settings
 from nlnet.data.shards.manifest import Sample, Shard
 from nlnet.data.shards.reader import read_sample
 from nlnet.data.shards.source import DEFAULTS, ShardSource
@@ -51,7 +51,7 @@ GEOMETRIES = {"8x8": ClipGeometry(8, 8), "32x2": ClipGeometry(32, 2)}
 SIZE, SCALE = 224, (256, 320)
 LEAST_PEER, LEAST_BARE = 3.5, 0.8
 PEER, OURS, BARE = "mmaction2, decord, original", "ours, prepared", "bare decode, prepared"
-PREPARED = {name: getattr(Settings, name) for name in ("short_side", "gop", "crf", "tune")}
+PREPARED = {"short_side": SHORT_SIDE} | {name: getattr(Settings, name) for name in ("gop", "crf", "tune")}
 CHANGES: tuple[dict[str, Any], ...] = (
     {},
     *({"gop": gop} for gop in (8, 16, 64, 250)),

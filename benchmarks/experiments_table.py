@@ -39,22 +39,27 @@ SECTIONS = {
     "table2e": "Table 2e: non-local blocks or 3D convolutions",
     "table2f": "Table 2f: both together",
     "table2g": "Table 2g: 128 frames",
+    "table3": "Table 3: Kinetics",
+    "table4": "Table 4: Charades",
     "table5": "Table 5: Mask R-CNN on COCO",
     "table6": "Table 6: Keypoint R-CNN on COCO",
 }
+OF_DEMO_SIZE = "ablation_"
+"""Experiments on built-in clips begin with this; they repeat no published row, so the index leaves them out."""
+
 _ROW = r"(?:Table \d[a-g]?|Released|Long-Term Feature Banks|GCNet), [^:\n]+"
 _FIGURE = r"\d\d\.\d (?:top-1|mAP|(?:box|mask|keypoint) AP)"
 _SOURCE = rf"# ({_ROW}: {_FIGURE}(?:, {_FIGURE})*)\n"
 _HEADER = re.compile(
     rf"# @package _global_\n(?P<sources>(?:{_SOURCE})+)"
-    r"(?:defaults: \[(?P<alias>\w+)\]\n\Z|# (?P<what>[^\n]+\.)\n(?:# [^\n]+\n)*defaults:\n)"
+    r"(?:(?:# [^\n]+\n)*defaults: \[(?P<alias>\w+)\]\n\Z|# (?P<what>[^\n]+\.)\n(?:# [^\n]+\n)*defaults:\n)"
 )
 _PATTERN = """\
 # @package _global_
 # SOURCE, ROW: FIGURE UNIT      (one line for each row that it repeats, such as "Table 2f, C2D R50: 71.8 top-1")
 # What it is, in one line that ends with a full stop.      (then, where needed, more lines)
 defaults:
-or, for another name of an experiment, nothing but `defaults: [EXPERIMENT]` after the rows."""
+or, for another name of an experiment, nothing but lines of comment and `defaults: [EXPERIMENT]` after the rows."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ def columns(recipe: Mapping[str, Any]) -> dict[str, str]:
     """What the index says of a composed experiment; its `data`, `model`, `trainer` and `epochs` are enough."""
     data, model, steps = recipe["data"], recipe["model"], recipe["trainer"]["max_steps"]
     images = "short_sides" in data
-    clip = f"{data['short_sides'][-1]}" if images else f"{data['frames']}x{data['stride']}, {data['size']}"
+    rate = f" at {data['fps']} fps" if data.get("fps") else ""
+    clip = f"{data['short_sides'][-1]}" if images else f"{data['frames']}x{data['stride']}{rate}, {data['size']}"
     return {
         "network": _network(model),
         "clip": clip,
@@ -138,7 +144,8 @@ _INTRODUCTION = """# The experiments
   These are not results of this project.
 - *what it is*: `= NAME` is another name of the same recipe, so that every row of a table can be called by its own.
 - *network*: `model.name`, with its non-local blocks (NL).
-- *clip*: frames x stride, and the side of the training crop; for images the short side. *batch* is that of all ranks.
+- *clip*: frames x stride, the rate of the video where `data.fps` sets one, and the side of the training crop; for
+  images the short side. *batch* is that of all ranks.
 - *length*: iterations, and about how many epochs that is (`length=epochs` trains so long).
 - *GMACs*: billions of multiply-adds, forward, for one training clip, or one image of 800 x 1088.
 """
@@ -149,7 +156,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "experiments.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "experiments.md")
     arguments = parser.parse_args()
-    headers = {path.stem: header(path.stem) for path in sorted(FOLDER.glob("*.yaml"))}
+    names = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith(OF_DEMO_SIZE))
+    headers = {name: header(name) for name in names}
     distinct = [name for name in headers if headers[name].alias is None]
     costs = {name: gmacs(name) for name in distinct}
     recipes = {name: OmegaConf.to_container(compose([f"experiment={name}"]), resolve=True) for name in distinct}

@@ -28,7 +28,7 @@ from measure import machine, write_json
 
 from nlnet.data.media.encode import transcode
 from nlnet.data.prepare.run import prepare
-from nlnet.data.prepare.settings import Settings
+from nlnet.data.prepare.settings import SHORT_SIDE, Settings
 
 LEAST = 0.9
 CORES = os.cpu_count() or 1
@@ -46,7 +46,7 @@ def bare(path: Path) -> int:
         before = source.streams.video[0]
         before.thread_count = 1
         after = target.add_stream("libx264", rate=before.average_rate, options=OPTIONS)
-        scale = min(1, 288 / min(before.width, before.height))
+        scale = min(1, SHORT_SIDE / min(before.width, before.height))
         after.width, after.height = (round(side * scale / 2) * 2 for side in (before.width, before.height))
         after.pix_fmt, after.codec_context.thread_count = "yuv420p", 1
         for frame in source.decode(before):
@@ -79,7 +79,7 @@ def with_pool(pool: Executor, function: Callable[[Path], int], paths: list[Path]
 def with_prepare(source: Path, count: int, workers: int) -> Rates:
     """The same of the whole command, from the annotations to the manifest."""
     with tempfile.TemporaryDirectory() as out:
-        settings = Settings("charades", Path(out) / "shards", source, source, workers=workers)
+        settings = Settings("charades", Path(out) / "shards", source, source, workers=workers, short_side=SHORT_SIDE)
         begin, spent = time.perf_counter(), time.process_time()
         prepare(settings, lambda _: None)
         return count / (time.perf_counter() - begin), count / (time.process_time() - spent)

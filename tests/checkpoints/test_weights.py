@@ -9,14 +9,17 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet50
+from torchvision.models import ResNet50_Weights, resnet50
 
+from conftest import ROOT
 from helpers.networks import scrambled
 from nlnet import build_model
 from nlnet.checkpoints.inflate import inflate_weights
 from nlnet.checkpoints.weights import load_weights
+from nlnet.data.batches.clip_transforms import MEAN, STD
 from nlnet.errors import UserError
 from nlnet.models import ResNet3d
+from nlnet.models.detection.build import build_detector
 
 CLIP = torch.randn(2, 3, 8, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -181,3 +184,16 @@ def test_a_name_downloads_torchvisions_weights_without_unpickling(
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(UserError, match=r"could not be fetched.*no route.*give its path"):
         inflate_weights(model, "IMAGENET1K_V1")
+
+
+def test_what_is_said_of_pixels_is_so() -> None:
+    """docs/checkpoints.md against torchvision's own settings and those of clips and of detectors here."""
+    said = (ROOT / "docs" / "checkpoints.md").read_text()
+    transform = ResNet50_Weights.IMAGENET1K_V1.transforms()
+    means, stds = (", ".join(f"{value:.3f}" for value in values) for values in (transform.mean, transform.std))
+    assert f"(x - {means}) / ({stds})" in said
+    assert f"(x - {MEAN}) / {STD}" in said
+    black = [f"{abs(MEAN / STD - m / s):.2f}" for m, s in zip(transform.mean, transform.std, strict=True)]
+    assert f"a black pixel differs by {black[0]}, {black[1]} and {black[2]}" in said
+    detector = build_detector("faster_rcnn", backbone="demo", num_classes=1, norm="batch", trainable_stages=5)
+    assert (detector.transform.image_mean, detector.transform.image_std) == (transform.mean, transform.std)

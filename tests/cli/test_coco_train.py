@@ -69,6 +69,7 @@ def test_what_is_logged_is_what_pycocotools_makes_of_the_predictions(shards, tmp
         train(load(overrides))
     else:
         assert run_ranks(train_rank, ranks, [*overrides, "trainer=ddp_sim"], f"{tmp_path}/log") == [0] * ranks
+        assert (tmp_path / "log.1").read_text() == ""  # no warning
     folder = run_dir_of(tmp_path / "logs")
     data = make_data(load(overrides))
     truth = data.ground_truth()
@@ -84,6 +85,27 @@ def test_what_is_logged_is_what_pycocotools_makes_of_the_predictions(shards, tmp
     found = {result["image_id"] for result in json.loads((folder / "predictions.json").read_text())}
     assert found == {image["id"] for image in truth["images"]}
     assert len(truth["images"]) == VAL > len({row["image_id"] for row in truth["annotations"]})
+
+
+BOXES = ["model=faster_rcnn", "data.masks=false", "model.backbone=demo", "model.norm=batch", "model.trainable_stages=5"]
+
+
+@pytest.mark.parametrize(
+    ("key", "metric", "more", "nearest"),
+    [
+        ("task.monitor", "val/mAP_typo", [], "val/mask_AP"),
+        ("task.monitor", "val/mask_AP", BOXES, "val/box_AP"),
+        ("callbacks.best.monitor", "val/keypoint_AP", [], "val/"),
+        ("optimized_metric", "val/box_ap", [], "val/box_AP"),
+    ],
+)
+def test_a_metric_that_this_detector_does_not_log_is_refused_before_anything(
+    shards, tmp_path, key, metric, more, nearest
+):
+    words = settings("coco_mask_nl", shards, tmp_path, *more, f"{key}={metric}")
+    with pytest.raises(UserError, match=f"^{key}={metric}: this task logs no such metric; nearest: .*{nearest}"):
+        train(load(words))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.fixture(scope="module")

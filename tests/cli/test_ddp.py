@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,18 +37,26 @@ def outcome(logs):
 def two_ranks(charades_shards, tmp_path_factory):
     logs = tmp_path_factory.mktemp("ddp")
     assert run_ranks(train_rank, 2, settings(charades_shards, logs), f"{logs}.log") == [0, 0]
-    return outcome(logs)
+    said = [Path(f"{logs}.log.{rank}").read_text() for rank in (0, 1)]
+    return *outcome(logs), said
+
+
+def test_nothing_warns(two_ranks):
+    *_, said = two_ranks
+    assert "run directory: " in said[0]
+    assert said[1] == ""
+    assert [line for line in said[0].splitlines() if "arning" in line or "recommend" in line or ".py:" in line] == []
 
 
 def test_every_sample_is_counted_once(two_ranks):
-    rows, _, summary = two_ranks
+    rows, _, summary, _ = two_ranks
     assert summary["metrics"]["val/videos"] == 20
     assert (summary["samples_read"], summary["samples_skipped"]) == (64, {})
     assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(1, 9))
 
 
 def test_two_ranks_signalled_apart_and_resumed_repeat_the_uninterrupted_run(charades_shards, two_ranks, tmp_path):
-    rows, last, _ = two_ranks
+    rows, last, *_ = two_ranks
     common = settings(charades_shards, tmp_path / "logs")
     stop = [
         "extras.allow_targets=[helpers]",

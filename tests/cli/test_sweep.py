@@ -1,40 +1,65 @@
-"""The W&B sweep file, expanded as an agent expands it."""
+"""`src/sweep.py`: what is refused in a line, and a sweep of real trainings that is stopped half way."""
 
-import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
 
 from conftest import ROOT
-from nlnet.config.resolve import load
+from nlnet.cli.sweep import main
+from nlnet.runs.callbacks.metrics_csv import read_rows
 
 
-def points():
-    sweep = yaml.safe_load((ROOT / "configs" / "sweeps" / "table2a.yaml").read_text())
-    names = list(sweep["parameters"])
-    for values in itertools.product(*(sweep["parameters"][name]["values"] for name in names)):
-        arguments = [f"{name}={value}" for name, value in zip(names, values, strict=True)]
-        fixed = {"${env}": [], "${interpreter}": [], "${program}": [], "${args_no_hyphens}": arguments}
-        yield [part for word in sweep["command"] for part in fixed.get(word, [word])]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seed=1"], "seed=1: name the sweep's file first"),
+        (["table9"], "table9: there is no such sweep file; nearest: table"),
+        (["search"], "only grid and random run without W&B"),
+        (["table2a", "n=0"], "n=0: expected a whole number from 1"),
+        (["table2a", "count=x"], "count=x: expected a whole number from 1"),
+        (["table2a", "-m", "seed=1,2"], "-m: the sweep's file says what varies"),
+        (["table2a", "modle.dropout=0"], "modle.dropout: there is no such key"),
+        (["table2a", "experiment=table2a_gausian"], "there is no such experiment; nearest: table2a_gaussian"),
+    ],
+)
+def test_a_mistake_gets_one_line_before_anything_starts(command, tmp_path, monkeypatch, words, message):
+    monkeypatch.setenv("NLNET_LOG_DIR", str(tmp_path))
+    code, _, err = command(main, *words)
+    assert (code, message in err.strip().splitlines()[-1]) == (1, True), err
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_the_file_runs_this_program_and_names_a_logged_figure():
-    sweep = yaml.safe_load((ROOT / "configs" / "sweeps" / "table2a.yaml").read_text())
-    assert (ROOT / sweep["program"]).is_file()
-    assert "${args_no_hyphens}" in sweep["command"]
-    assert sweep["metric"]["name"] == load(next(iter(points()))).task.monitor
-
-
-@pytest.mark.parametrize("overrides", list(points()), ids=str)
-def test_every_point_composes(overrides):
-    cfg = load([*overrides, "data.shards=/data/kinetics"])
-    assert cfg.logger.wandb.save_dir is None  # the run's folder, once there is one
-    assert cfg.size_name == "full"
-    assert cfg.model.name == "c2d_r50"
-
-
-def test_the_points_are_the_rows_of_the_table():
-    configs = [load([*overrides, "data.shards=/data/kinetics"]) for overrides in points()]
-    rows = {(cfg.model.nonlocal_blocks, cfg.model.pairwise) for cfg in configs}
-    functions = ["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
-    assert rows == {(0, "embedded_gaussian"), *((1, name) for name in functions)}
+@pytest.mark.full
+def test_a_sweep_that_is_stopped_and_started_again(charades_shards, tmp_path):
+    parameters = {"experiment": {"value": "charades_nl"}, "model.nonlocal_blocks": {"values": [0, ["res3.0"]]}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"method": "grid", "parameters": parameters}))
+    settings = [
+        "size=demo", f"data.shards={charades_shards}", "data.batch_size=8", "data.num_workers=0", "seed=0,1",
+        "trainer.max_epochs=3", "trainer.limit_train_batches=4", "trainer.limit_val_batches=1",
+    ]  # fmt: skip
+    command = [sys.executable, str(ROOT / "src" / "sweep.py"), str(tmp_path / "mine.yaml"), "n=2", *settings]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}/src", "NLNET_LOG_DIR": str(tmp_path / "logs")}
+    out = tmp_path / "logs" / "sweeps" / "mine"
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as first:
+        deadline = time.monotonic() + 200
+        while not any(out.glob("*/metrics.csv")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        first.send_signal(signal.SIGTERM)
+    assert first.returncode == 143
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(path.read_text()) for path in out.glob("*/summary.json")]
+    assert [(record["status"], record["experiment"]) for record in records] == [("finished", "charades_nl")] * 4
+    assert len([line for line in done.stdout.splitlines() if " finished " in line]) == 4
+    for folder in (path.parent for path in out.glob("*/summary.json")):
+        steps = [int(row["step"]) for row in read_rows(folder / "metrics.csv") if row["train/loss"]]
+        assert steps == list(range(1, 13))
+        blocks = yaml.safe_load((folder / "config.yaml").read_text())["model"]["nonlocal_blocks"]
+        assert ("res3.0" in folder.name, "seed=" in folder.name) == (blocks == ["res3.0"], True)

@@ -10,6 +10,7 @@ from nlnet.cli.train import main
 from nlnet.config.compose import options
 from nlnet.config.resolve import load
 from nlnet.config.run_config import load_run_config
+from nlnet.models import build_model, describe
 from nlnet.runs.callbacks.metrics_csv import read_rows
 from nlnet.runs.evaluate import evaluate
 from nlnet.runs.train import train
@@ -20,7 +21,8 @@ PATHS = [
     "charades_nl", "charades_nl_lfb", "kinetics_i3d_nl_128f", "table2a_gaussian", "table2a_dot_product",
     "table2a_concatenation", "table2b_res2", "table2d_time",
 ]  # fmt: skip
-VIDEO_EXPERIMENTS = [name for name in options("experiment") if not name.startswith(("coco_", "table5_", "table6_"))]
+OTHERS = ("coco_", "table5_", "table6_", "ablation_")  # of images; of a set of their own
+VIDEO_EXPERIMENTS = [name for name in options("experiment") if not name.startswith(OTHERS)]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,10 @@ def test_the_run_directory_holds_what_the_readme_says(finished):
     assert summary["best"] == max(float(row["val/mAP"]) for row in read_rows(run_dir / "metrics.csv") if row["val/mAP"])
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert config["model"]["name"] == "c2d_demo"
+    network = build_model(**{k: v for k, v in config["model"].items() if k != "_target_"}, num_classes=4)
+    clip = (3, config["data"]["frames"], config["data"]["size"], config["data"]["size"])
+    described = describe(network, clip)
+    assert (summary["parameters"], summary["gmacs"]) == (described.parameters, described.gmacs)
     assert config["paths"]["run_dir"] == str(run_dir)
     assert (run_dir / "curves.png").read_bytes()[:4] == b"\x89PNG"
     steps = [int(row["step"]) for row in read_rows(run_dir / "metrics.csv") if row["train/loss"]]
@@ -92,7 +98,7 @@ def test_continuing_a_run_that_is_through_reports_it_again(finished, command):
     [name if name in PATHS else pytest.param(name, marks=pytest.mark.full) for name in VIDEO_EXPERIMENTS],
 )
 def test_every_experiment_runs_one_step(experiment, charades_shards, kinetics_shards, tmp_path):
-    shards = charades_shards if experiment.startswith("charades") else kinetics_shards
+    shards = charades_shards if experiment.startswith(("charades", "table4")) else kinetics_shards
     overrides = [
         f"experiment={experiment}",
         "debug=fdr",

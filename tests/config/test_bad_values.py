@@ -16,9 +16,9 @@ DEFAULTS = OmegaConf.to_container(compose(), resolve=True)
 GROUPS = {"callbacks", "data", "extras", "model", "optim", "paths", "task", "trainer"}
 FILLED_IN = {"demo", "experiment_name", "typed"}
 NUMBERS = {  # that are null by default
-    "epochs", "extras.threads", "model.nonlocal_options.inner_channels", "model.pool1_frames", "model.pool2_frames",
+    "data.fps", "epochs", "extras.threads", "model.nonlocal_options.inner_channels", "model.pool1_frames",
     "optim.lr_batch", "trainer.gradient_clip_val", "trainer.limit_train_batches", "trainer.limit_val_batches",
-    "trainer.val_check_interval",
+    "model.pool2_frames", "trainer.val_check_interval",
 }  # fmt: skip
 SETTINGS = {"model.dilations", "model.nonlocal_groups", "model.spatial_strides", "task.loss"}  # likewise
 

@@ -160,6 +160,33 @@ def test_charades_figures_from_intervals_to_map():
     assert metric.absent_classes == [classes - 1]
 
 
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_a_subset_has_the_figures_of_its_videos_alone(kind):
+    """In whatever order and parts they come, and where a video is missing."""
+    rng = np.random.default_rng(0)
+    scores = torch.tensor(rng.uniform(size=(60, 3)))
+    targets = torch.tensor(
+        rng.integers(0, 2, (60, 3)).astype(float) if kind == "multilabel" else rng.integers(0, 3, 60)
+    )
+    groups = {"first": [0], "rest": [1, 2]} if kind == "multilabel" else {}
+    metric = VideoMetrics(kind, groups, None, {"even": range(0, 60, 2), "late": range(40, 60), "empty": []})
+    order = torch.tensor(rng.permutation(60))
+    order = order[order != 44]
+    for part in (order[:13], order[13:]):
+        metric.update(part, scores[part], targets[part])
+    figures = metric.compute()
+    for name, members in metric.subsets.items():
+        rows = [k for k in members if k != 44]
+        alone = VideoMetrics(kind, groups)
+        if rows:
+            alone.update(torch.tensor(rows), scores[rows], targets[rows])
+            expected = {f"{key}_{name}": v for key, v in alone.compute().items() if key.startswith(("AUROC", "top1"))}
+            assert len(expected) == (2 if kind == "multilabel" else 1)
+            assert expected.items() <= figures.items()
+    assert not any("empty" in key for key in figures)
+    assert {key for key in metric.subset_names() if "empty" not in key} <= set(figures)
+
+
 def test_top_k_counts_a_tie_as_wrong():
     metric = VideoMetrics("multiclass")
     scores = torch.tensor([[0.5, 0.3, 0.1, 0.05, 0.03, 0.02], [0.2] * 5 + [0.0], [0.3, 0.25, 0.2, 0.15, 0.1, 0.0]])

@@ -20,7 +20,7 @@ from nlnet.models import build_model
 
 
 def slow_frames(rule, T, stride, n, fps, clips):
-    """The rules of the three programs, one frame at a time."""
+    """The rules of the programs, one frame at a time."""
     rows = []
     for j in range(clips):
         if rule == "official":
@@ -31,6 +31,9 @@ def slow_frames(rule, T, stride, n, fps, clips):
             ends = start, start + length - 1
             places = [ends[0] + (ends[1] - ends[0]) * k / (T - 1) for k in range(T)]
             rows.append([int(min(max(place, 0), n - 1)) for place in places])
+        elif rule == "lfb":
+            centres = round(n / clips * (j + 0.5))  # Python rounds halves to even, as NumPy does
+            rows.append([min(max(centres - stride * T // 2 + k * stride, 0), n - 1) for k in range(T)])
         else:
             gap = max(n - ((T - 1) * stride + 1), 0) / (clips - 1)
             rows.append([(round(j * gap) + k * stride) % n for k in range(T)])
@@ -48,7 +51,8 @@ def test_clip_frames_are_those_of_each_program(rule, n, fps):
 
 
 def test_clip_frames_by_hand():
-    """The official test's last clips go on at the beginning; SlowFast's stay inside; mmaction2's reach the end."""
+    """The official test's last clips go on at the beginning; SlowFast's stay inside; mmaction2's reach the end; LFB's
+    are around the centres of equal parts."""
     official = clip_frames("official", ClipGeometry(8, 8), 100, 30.0, 10)
     assert official[:, 0].tolist() == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
     assert official[9].tolist() == [90, 98, 6, 14, 22, 30, 38, 46]
@@ -59,6 +63,10 @@ def test_clip_frames_by_hand():
     assert mmaction2[9].tolist() == [43, 51, 59, 67, 75, 83, 91, 99]
     assert clip_frames("mmaction2", ClipGeometry(8, 8), 20, 30.0, 10)[3].tolist() == [0, 8, 16, 4, 12, 0, 8, 16]
     assert clip_frames("mmaction2", ClipGeometry(8, 8), 100, 30.0, 1)[0, 0] == 21
+    lfb = clip_frames("lfb", ClipGeometry(8, 4), 100, 30.0, 10)
+    assert lfb[5].tolist() == [39, 43, 47, 51, 55, 59, 63, 67]  # around 55
+    assert lfb[0].tolist() == [0, 0, 0, 1, 5, 9, 13, 17]
+    assert lfb[9].tolist() == [79, 83, 87, 91, 95, 99, 99, 99]
     with pytest.raises(ValueError, match="'center' are none of official"):
         clip_frames("center", ClipGeometry(8, 8), 100, 30.0, 10)
 

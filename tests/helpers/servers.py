@@ -84,12 +84,24 @@ def nginx_server(root: Path, folder: Path) -> Iterator[str]:
     """nginx, with its own files in `folder`; gives its "host:port". The test fails where nginx is not installed."""
     if NGINX is None:
         pytest.fail("nginx is not installed (Debian: nginx-light); `make test` leaves out the tests that need it")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "nginx.conf").write_text(_CONFIG.format(folder=folder, port=port, root=root))
     user = ["-g", "user root;"] if os.geteuid() == 0 else []
     command = [NGINX, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf"), *user]
+    with server_process(command, port) as address:
+        yield address
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server_process(command: list[str], port: int) -> Iterator[str]:
+    """A program that listens on the port; gives its "host:port" once it does."""
     process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + 10

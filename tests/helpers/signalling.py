@@ -39,6 +39,9 @@ class SignalAt(Callback):
     def on_validation_batch_start(self, *_: Any, **__: Any) -> None:
         self._pass("validation")
 
+    def on_test_batch_start(self, *_: Any, **__: Any) -> None:
+        self._pass("test")
+
     def on_train_start(self, *_: Any) -> None:
         """A kill within the writing of a checkpoint: the new one is there under a temporary name."""
         if self.moment == "saving":

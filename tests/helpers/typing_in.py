@@ -9,7 +9,8 @@ from pathlib import Path
 from helpers.processes import run_process
 
 _MODULES = {"src/train.py": "train", "src/eval.py": "eval", "src/predict.py": "predict", "src/prepare.py": "prepare"}
-_MODULES |= {f"nlnet-{name}": name for name in ("compare", "convert", "export", "predict", "verify")}
+_MODULES |= {"src/report.py": "report"}
+_MODULES |= {f"nlnet-{name}": name for name in ("compare", "convert", "export", "predict", "runs", "verify")}
 
 
 def type_in(command: str, folder: Path, environment: Mapping[str, str], packages: Path | None = None) -> str:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from nlnet.config.compose import compose
 from nlnet.errors import UserError
 from nlnet.optim.schedules import constant, cosine, step, step_epochs
 
@@ -30,6 +31,18 @@ def test_shares_and_steps_say_the_same():
 def test_warm_up_rises_linearly_and_never_stands_still():
     assert rates(constant, 6, warmup=4) == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
     assert rates(constant, 3, warmup=1) == pytest.approx([0.5] * 3)
+
+
+def test_detectrons_1x_from_its_source():
+    """A third of the rate, linear to the whole of it at step 500, a tenth after 60k and 80k of 90k."""
+    schedule = compose(["experiment=coco_mask"]).optim.schedule
+    options = {key: value for key, value in schedule.items() if not key.startswith("_")}
+    factor = step(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), 90_000, **options).lr_lambdas[0]
+    for s in (0, 1, 250, 499):
+        alpha = s / 500
+        assert factor(s) == pytest.approx((1 - alpha) / 3 + alpha, abs=1e-5)
+    for s, rate in ((500, 1), (59_999, 1), (60_001, 0.1), (79_999, 0.1), (80_001, 0.01), (89_999, 0.01)):
+        assert factor(s) == pytest.approx(rate)
 
 
 def test_cosine_closed_form():

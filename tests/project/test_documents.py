@@ -45,6 +45,7 @@ QUICK = [
     "ckpt_path=last",
     "RUN/checkpoints/best.ckpt protocol=30view ",
     "nlnet-compare",
+    "report.py logs",
     "predict.py",
 ]
 SMALL = [

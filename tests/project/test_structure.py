@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "nlnet"
 
 # Each may import what stands before it in its list, and never what stands behind.
-STACK = ["ops", "layers", "models", "checkpoints", "tasks", "runs", "cli"]
+STACK = ["ops", "layers", "models", "checkpoints", "tasks", "runs", "sweeps", "reports", "cli"]
 DATA = ["web", "media", "annotations", "shards", "prepare", "batches", "modules", "synthetic", "verify"]
 
 # What stands between files and the rest, for every part.

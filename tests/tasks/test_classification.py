@@ -10,7 +10,8 @@ from torch import nn
 
 from nlnet import build_model
 from nlnet.errors import UserError
-from nlnet.optim.parameter_groups import parameter_groups
+from nlnet.optim.parameter_groups import parameter_groups, scale_rates
+from nlnet.optim.schedules import constant
 from nlnet.optim.total_steps import total_steps
 from nlnet.tasks import ClassificationTask
 
@@ -96,6 +97,24 @@ def test_the_official_recipe_keeps_decay_off_norms_alone():
     assert decaying(frozen, "norms") == (decayed, set())
     with pytest.raises(UserError, match=r"optim\.no_weight_decay=norm is unknown; nearest: norms"):
         parameter_groups(net, "norm")
+
+
+@pytest.mark.parametrize("no_weight_decay", ["norms", "norms_and_biases", "nothing"])
+def test_biases_have_a_rate_of_their_own(no_weight_decay):
+    """Twice the rate for the biases of convolutions and of the classifier, and what decays is what did before."""
+    net = build_model("c2d_demo", nonlocal_blocks=1, num_classes=4)
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    optimizer = scale_rates(torch.optim.SGD(parameter_groups(net, no_weight_decay, 2.0), lr=0.1, weight_decay=0.01))
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    decays = {names[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert rates.keys() == set(names.values())
+    block = [f"res3.0_nonlocal.{part}.bias" for part in ("theta", "phi", "g", "out")]
+    assert {name for name, rate in rates.items() if rate == 0.2} == {"fc.bias", *block}
+    assert set(rates.values()) == {0.1, 0.2}
+    assert decays == {names[id(p)] for p in parameter_groups(net, no_weight_decay)[0]["params"]}
+    scheduler = constant(optimizer, 10, warmup=2)  # the schedule keeps the ratio
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.05, 0.1]
+    assert "lr_factor" not in {key for group in scheduler.optimizer.param_groups for key in group}
 
 
 @pytest.mark.parametrize(

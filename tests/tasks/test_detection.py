@@ -89,6 +89,7 @@ def test_an_evaluation_counts_readable_images_once_and_writes_what_it_evaluated(
     data["failures"], data["padding"] = [], torch.tensor([False, True])
     assert len(made.validation_step(data, 0)["detections"]) == 1
     made.on_validation_epoch_end()
+    assert made.logged.keys() == {f"val/{name}" for name in made.metric_names()}
     assert made.logged["val/images"] == 1
     assert made.logged["val/box_AP"] == made.logged["val/mask_AP"] == pytest.approx(1)
     assert made.logged["val/box_AP_large"] == -1

@@ -34,7 +34,7 @@ def _compare() -> None:
     times = arguments.samples or (_OF_IMAGES if all(detections) else _OF_VIDEOS)
     options = {"samples": times, "confidence": arguments.confidence, "seed": arguments.seed}
     if all(detections):
-        from nlnet.cli.compare_detections import compare_detections  # with pycocotools
+        from nlnet.reports.compare_detections import compare_detections  # with pycocotools
 
         if further:
             raise UserError("--metric: is of classes, and A and B are detections; leave it out")

@@ -21,7 +21,7 @@ for instance data.shards=FOLDER, trainer=gpu, data.num_workers=8. The scores go 
 directory. A file of nlnet-convert needs an experiment and shards: ckpt_path=FILE experiment=NAME data.shards=FOLDER.
 
 protocol=center    the validation of training: one clip, one crop (default)
-protocol=30view    the released test: 10 clips x 3 crops; protocol.starts=official, slowfast or mmaction2
+protocol=30view    the released test: 10 clips x 3 crops; protocol.starts=official, slowfast, mmaction2 or lfb
 protocol=fullconv  the paper's test: 10 clips of whole frames; protocol.scale=256 or 320"""
 
 

@@ -1,5 +1,6 @@
 """`python src/train.py experiment=...`: compose, train, return the metric that a sweeper optimizes."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def _job(cfg: DictConfig) -> float | None:
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return run(lambda: _optimized(resolve(cfg, words)))
     _mask_sweep()
-    return run(lambda: _point(cfg, words))
+    return _point(cfg, words) if _told_elsewhere() else run(lambda: _point(cfg, words))
 
 
 def _point(cfg: DictConfig, words: list[str]) -> float | None:
@@ -40,11 +41,19 @@ def _point(cfg: DictConfig, words: list[str]) -> float | None:
             sys.excepthook(type(error), error, error.__traceback__)
         else:
             say_error(failure)
-        if "basic_sweeper" not in str(HydraConfig.get().sweeper.get("_target_")):  # others take an error as an outcome
+        if _told_elsewhere():
             raise UserError(failure) from error
     finally:
         _points.append((" ".join(words), value, failure))
     return value
+
+
+def _told_elsewhere() -> bool:
+    """Whether another than `_table` tells of failed points: a search, for which an error is an outcome, or a launcher
+    that runs them in other processes and hands their errors on when all have ended."""
+    hydra = HydraConfig.get()
+    ours = {"basic_sweeper": hydra.sweeper, "basic_launcher": hydra.launcher}
+    return any(name not in str(node.get("_target_")) for name, node in ours.items())
 
 
 def _table() -> None:
@@ -72,8 +81,9 @@ def _optimized(cfg: DictConfig) -> float | None:
         from nlnet.data.synthetic.make import built_in
         from nlnet.distributed import print_once
 
-        data = f"built-in synthetic {built_in(cfg.data.dataset).samples}"
-        print_once(f"DEMO: no shards are configured; {cfg.model.name} trains on {data}, for a minute or two")
+        known = built_in(cfg.data.dataset)
+        why = "DEMO: no shards are configured; " if known.stands_in else ""
+        print_once(f"{why}{cfg.model.name} trains on built-in synthetic {known.samples}, for a minute or two")
     # Not before: Lightning takes seconds to import, and a mistake in the configuration is answered at once.
     from nlnet.runs.train import train
 
@@ -97,6 +107,10 @@ def _main() -> None:
     if "--version" in flags:
         show_version()
         return
+    if "WANDB_SWEEP_ID" in os.environ:
+        from nlnet.runs.continuing.agent import resumed_words
+
+        words = resumed_words(words)
     sys.argv[1:] = [*flags, *read_words(words)]
     _points.clear()
     _job()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig
 
+from nlnet.data.synthetic.make import BUILT_IN
 from nlnet.errors import UserError
 
 
@@ -23,10 +24,14 @@ def asks_for_demo(cfg: DictConfig, overrides: Sequence[str]) -> bool:
 
 
 def runs_demo(cfg: DictConfig, overrides: Sequence[str], env: Mapping[str, str] | None = None) -> bool:
-    """Whether this run is a demo. Raises UserError where shards are missing and a demo would mislead."""
+    """Whether this run is a demo. Raises UserError where shards are missing and a demo would mislead.
+
+    A built-in data set that stands in for no other misleads nobody.
+    """
     if has_shards(cfg):
         return False
-    if asks_for_demo(cfg, overrides):
+    known = BUILT_IN.get(str(cfg.data.dataset))
+    if asks_for_demo(cfg, overrides) or (known and not known.stands_in):
         return True
     reason = _why_not(cfg, os.environ if env is None else env)
     if reason:

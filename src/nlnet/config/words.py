@@ -2,10 +2,12 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from nlnet.config.compose import options
@@ -25,6 +27,7 @@ _VALUED = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-n
            "--experimental-rerun")  # fmt: skip
 _NONE = ("callbacks", "logger")
 _ELSEWHERE = {"hydra.run.dir": "paths.run_dir"}
+_WORDS = ("null", "true", "false", "nan", "inf")  # values of other types in Hydra's grammar
 _OPTIONAL = ("debug", "experiment", "hparams_search", "local")
 
 
@@ -34,7 +37,7 @@ def read_words(words: Sequence[str]) -> list[str]:
     What other programs write is turned: `None` and Python's tuples and dictionaries, `callbacks=null`. Raises UserError
     for a word that cannot be read, with how to type it.
     """
-    read = (_turned(word) for word in current_overrides(words))
+    read = (_turned(part) for word in current_overrides(words) for part in _parts(word))
     kept = [word for word in read if word.partition("=") not in [(group, "=", "null") for group in _OPTIONAL]]
     for word in kept:
         _check(word)
@@ -57,6 +60,25 @@ def split_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, words
 
 
+def split_places(words: Sequence[str], keys: Collection[str]) -> tuple[list[Path], dict[str, str]]:
+    """Folders, and the values of KEY=VALUE words with one of these keys.
+
+    Other words with `=` are folders, such as those of a sweep's points. Raises UserError where such a one is not there.
+    """
+    places, values = list[Path](), dict[str, str]()
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key in keys:
+            if not value:
+                raise UserError(f"{word}: nothing is given; type {key}=VALUE")
+            values[key] = value
+        elif equals and "/" not in key and not Path(word).exists():
+            raise UserError(f"{word}: neither a folder nor a setting of this command; {nearest(key, keys)}")
+        else:
+            places.append(Path(word))
+    return places, values
+
+
 def _no_flag(argument: str) -> UserError:
     word = argument.lstrip("-")
     if "=" in word:
@@ -67,6 +89,25 @@ def _no_flag(argument: str) -> UserError:
     return UserError(
         f"{argument}: there is no such option; {nearest(argument, FLAGS)}. Settings are typed as KEY=VALUE"
     )
+
+
+def _parts(word: str) -> list[str]:
+    """Nested parameters of a W&B sweep, `optim={'optimizer': {'lr': 0.1}}`, by their dotted keys."""
+    key, _, value = word.partition("=")
+    if key not in _TOP_GROUPS or not value.startswith("{'"):
+        return [word]
+    try:
+        return [f"{name}={as_hydra(item)}" for name, item in _dotted(key, ast.literal_eval(value))]
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return [word]
+
+
+def _dotted(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield key, value
+        return
+    for name, item in value.items():
+        yield from _dotted(f"{key}.{name}", item)
 
 
 def _turned(word: str) -> str:
@@ -80,7 +121,7 @@ def _turned(word: str) -> str:
     if not equals or not (value == "None" or (value[:1] in "({[" and re.search(r"['(]|\bNone\b", value))):
         return word
     try:
-        turned = f"{key}={_as_hydra(ast.literal_eval(value))}"
+        turned = f"{key}={as_hydra(ast.literal_eval(value))}"
         OverridesParser.create().parse_override(turned)
     except (ValueError, SyntaxError, HydraException):
         return word
@@ -89,18 +130,19 @@ def _turned(word: str) -> str:
     return turned
 
 
-def _as_hydra(value: Any) -> str:
-    """A value of Python's in Hydra's grammar."""
+def as_hydra(value: Any) -> str:
+    """A plain value of Python's in Hydra's grammar, in quotes where Hydra would read something else."""
     if value is None:
         return "null"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_as_hydra(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_hydra(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_as_hydra, value)) + "]"
+        return "[" + ",".join(map(as_hydra, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return value if re.fullmatch(r"[A-Za-z][\w./-]*", value) else "'" + value.replace("'", "\\'") + "'"
+        plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value) and value.lower() not in _WORDS
+        return value if plain else QuotedString(value, Quote.single).with_quotes()
     return repr(value)
 
 

@@ -78,6 +78,31 @@ def compare(
     ]
 
 
+def compare_means(
+    a: Sequence[Predictions], b: Sequence[Predictions], *, samples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> list[Difference]:
+    """top1 and top5, or mAP, of several runs of each of two models, such as one a seed: mean(b) - mean(a).
+
+    The videos are drawn with replacement, the same for all runs; the interval says how far the difference depends on
+    the videos, not on the seeds. Raises UserError where the videos, their classes or the kinds of task differ.
+    """
+    first = a[0]
+    models = [
+        [_statistics(p.kind, p.scores, p.targets, {}) for p in (_aligned(first, q) for q in runs)] for runs in (a, b)
+    ]
+
+    def means(name: str, counts_SN: np.ndarray) -> list[np.ndarray]:
+        return [np.mean([statistics[name](counts_SN) for statistics in runs], axis=0) for runs in models]
+
+    everything, found = np.ones((1, len(first.keys)), np.int64), []
+    for name in models[0][0]:
+        own = [float(value[0]) for value in means(name, everything)]
+        drawn = [means(name, counts_SN) for counts_SN in drawings(len(first.keys), samples, seed)]
+        resampled = np.concatenate([of_b - of_a for of_a, of_b in drawn])
+        found.append(difference(name, dict(zip("ab", own, strict=True)), resampled, confidence))
+    return found
+
+
 def drawings(count: int, samples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each of `count` things was drawn in `samples` resamplings with replacement: (S, count), S at a time."""
     rng = np.random.default_rng(seed)

@@ -20,12 +20,17 @@ def step(
     milestones: Sequence[float],
     gamma: float = 0.1,
     warmup: float = 0,
+    warmup_start: float = 0,
 ) -> LambdaLR:
-    """gamma^k once the k-th milestone is reached (paper section 4.1: a tenth at every 150k of 400k iterations)."""
+    """gamma^k once the k-th milestone is reached (paper section 4.1: a tenth at every 150k of 400k iterations).
+
+    With a `warmup_start` of f > 0 the warm-up is f + (1 - f) s / w at step s < w, as Detectron's with f = 1/3.
+    """
     marks = [_steps(mark, total_steps) for mark in milestones]
     if marks != sorted(marks):
         raise ValueError(f"milestones must not decrease, got {list(milestones)}")
-    return _schedule(optimizer, _steps(warmup, total_steps), lambda s: gamma ** sum(s >= mark for mark in marks))
+    length = _steps(warmup, total_steps)
+    return _schedule(optimizer, length, lambda s: gamma ** sum(s >= mark for mark in marks), warmup_start)
 
 
 def step_epochs(
@@ -63,8 +68,13 @@ def constant(optimizer: Optimizer, total_steps: int, *, warmup: float = 0) -> La
     return _schedule(optimizer, _steps(warmup, total_steps), lambda _: 1.0)
 
 
-def _schedule(optimizer: Optimizer, warmup: int, factor: Callable[[int], float]) -> LambdaLR:
-    return LambdaLR(optimizer, lambda s: (s + 1) / warmup if s < warmup else factor(s))
+def _schedule(optimizer: Optimizer, warmup: int, factor: Callable[[int], float], start: float = 0) -> LambdaLR:
+    def rate(s: int) -> float:
+        if s >= warmup:
+            return factor(s)
+        return start + (1 - start) * s / warmup if start else (s + 1) / warmup
+
+    return LambdaLR(optimizer, rate)
 
 
 def _epochs(length: float, epochs: int, total_steps: int) -> int:

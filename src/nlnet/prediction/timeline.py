@@ -11,7 +11,7 @@ from torch import nn
 from nlnet import limits
 from nlnet.data.batches.sampling import ClipGeometry, frame_indices
 from nlnet.data.media.decode import decode_clip
-from nlnet.data.media.times import Times
+from nlnet.data.media.times import Resampled, Times
 from nlnet.data.media.video import VideoInfo, probe
 from nlnet.evaluation.views import Views, combine, view_scores
 
@@ -64,16 +64,20 @@ class Recognizer:
             every: seconds from the beginning of one clip to that of the next.
             times: of its frames, where they are known better than from the file.
 
-        Raises `nlnet.data.media.video.VideoError` for a video that cannot be read.
+        Raises `nlnet.data.media.video.VideoError` for a video that cannot be read, `nlnet.limits.TooLarge` for one of
+        more frames at the rate of the clips than a video may have.
         """
         info, span = probe(video), self.geometry.span
-        times = times if times and times.frames == info.frames else info.times
-        starts = clip_starts(info.frames, span, span) if every is None else starts_every(times, span, every)
+        stored = times if times and times.frames == info.frames else info.times
+        sampled = stored.resampled(self.geometry.fps)
+        count = sampled.times.frames
+        limits.FRAMES.check(count, f"at fps={self.geometry.fps}")
+        starts = clip_starts(count, span, span) if every is None else starts_every(sampled.times, span, every)
         moments = []
         for part in self._parts(starts, info):
-            frames_CT = np.stack([frame_indices(self.geometry, info.frames, start) for start in part])
-            for start, scores in zip(part, self._scores(video, frames_CT), strict=True):
-                moments.append(Moment(*_span(times, start, start + span), scores))
+            frames_CT = np.stack([frame_indices(self.geometry, count, start) for start in part])
+            for start, scores in zip(part, self._scores(video, sampled.stored(frames_CT)), strict=True):
+                moments.append(Moment(*_span(sampled, start, start + span), scores))
         combined = combine(np.stack([moment.scores for moment in moments]), self.kind)
         return Timeline(info, moments, combined if self.kind == "multilabel" else combined / len(moments))
 
@@ -111,9 +115,10 @@ def _with_rest(starts: list[int], frames: int, span: int) -> list[int]:
     return starts if starts[-1] == last or starts[-1] + span >= frames else [*starts, last]
 
 
-def _span(times: Times, first: int, behind: int) -> tuple[float, float]:
-    """The seconds from frame `first` to frame `behind`, or to the end."""
-    end = times.end if behind >= times.frames else float(times.seconds(behind))
+def _span(video: Resampled, first: int, behind: int) -> tuple[float, float]:
+    """The seconds from frame `first` to frame `behind`, or to the end of the video."""
+    times = video.times
+    end = video.source.end if behind >= times.frames else float(times.seconds(behind))
     return float(times.seconds(first)), end
 
 

@@ -26,7 +26,7 @@ from nlnet.text import say
 from nlnet.trust.schema import CLASS_FIELDS
 
 _FIELDS = CLASS_FIELDS["nlnet.data.modules.clips.ClipDataModule"]
-_CLIPS = {"frames": "frames", "stride": "stride", "crop": "size"}  # our keys -> those of a run's data
+_CLIPS = {"frames": "frames", "stride": "stride", "crop": "size", "fps": "fps"}  # our keys -> those of a run's data
 
 
 def predict_videos(cfg: DictConfig, file: Path, content: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -64,13 +64,16 @@ def recognizer(
     network = saved(content, file, cfg.allow_targets)
     known = _trained_with(content, file)
     settings: dict[str, Any] = {key: known.get(key) if cfg[key] is None else cfg[key] for key in (*_CLIPS, "kind")}
-    unknown = [f"{key}=" for key in _CLIPS if not settings[key]]
+    if not _FIELDS["fps"].fits(settings["fps"]):
+        raise UserError(f"fps={settings['fps']!s:.80}: expected {_FIELDS['fps'].expected}")
+    unknown = [f"{key}=" for key in _CLIPS if key != "fps" and not settings[key]]
     if unknown:
         raise UserError(f"ckpt_path={file} does not say which clips it was trained on; give {' '.join(unknown)}")
     kind = settings["kind"] or "multiclass"
     if kind not in KINDS:
         raise UserError(f"kind={kind}: give {' or '.join(KINDS)}")
-    geometry, side = ClipGeometry(int(settings["frames"]), int(settings["stride"])), int(settings["crop"])
+    geometry = ClipGeometry(int(settings["frames"]), int(settings["stride"]), settings["fps"])
+    side = int(settings["crop"])
     scale = int(cfg.scale or min(PAPER_SCALE, known.get("scale", PAPER_SCALE)))
     net = network.build()
     clip_shape = (3, geometry.frames, side, side)

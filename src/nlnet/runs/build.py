@@ -70,6 +70,7 @@ def make_task(cfg: DictConfig, data: Any, weights: Mapping[str, Any] | None = No
         optimizer=instantiate(optim.optimizer, allow, **rate),
         schedule=instantiate(optim.schedule, allow),
         no_weight_decay=optim.get("no_weight_decay", "norms_and_biases"),
+        bias_lr_factor=optim.get("bias_lr_factor", 1.0),
         settings=plain_settings(cfg),
     )
 

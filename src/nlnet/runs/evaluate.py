@@ -19,6 +19,7 @@ from nlnet.runs.callbacks.finite import FiniteNumbers
 from nlnet.runs.continuing.which import run_folder
 from nlnet.runs.identity.ranks import agree_first, failing_together
 from nlnet.runs.identity.resumed import check_evaluated
+from nlnet.runs.loggers import finish
 from nlnet.runs.record import logged_metrics
 from nlnet.runs.results.report import report
 from nlnet.runs.start import Run, start
@@ -59,6 +60,7 @@ def _evaluate(run: Run, views: Views | None, checkpoint: Mapping[str, Any]) -> d
     finally:
         run.data.close()
     metrics = logged_metrics(trainer)
+    finish(figures=run.record.figures())
     run.record.end("finished", metrics)
     if is_first():
         report(metrics, run.task, run.folder)

@@ -3,6 +3,7 @@
 import math
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from nlnet.distributed import is_first, print_once
 from nlnet.errors import UserError
 from nlnet.runs.build import plain_settings
 from nlnet.runs.callbacks.sample_counter import SampleCounter
-from nlnet.runs.continuing.point import swept
+from nlnet.runs.continuing.point import swept, typed_words
+from nlnet.runs.file_names import CONFIG
 from nlnet.runs.identity.code import git_revision
-from nlnet.runs.run_dir import CONFIG, mark_failed, read_record, write_record
+from nlnet.runs.run_dir import mark_failed, read_record, write_record
 from nlnet.saving import CannotWrite, write_bytes
 from nlnet.tasks.task import Task
 
@@ -33,9 +35,18 @@ class RunRecord:
         counter: what was read.
         task: whose monitor and classes it names.
         started: `time.monotonic()` at the start.
+        costs: the network's `parameters`, and its `gmacs` for one sample where these can be counted.
     """
 
-    def __init__(self, folder: Path, cfg: DictConfig, counter: SampleCounter, task: Task, started: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cfg: DictConfig,
+        counter: SampleCounter,
+        task: Task,
+        started: float,
+        costs: Mapping[str, float],
+    ) -> None:
         self.folder, self.cfg, self.counter, self.task, self._started = folder, cfg, counter, task, started
         earlier = read_record(folder)
         seconds = earlier.get("seconds") if cfg.ckpt_path == "last" else None
@@ -50,10 +61,13 @@ class RunRecord:
             "tags": [*cfg.tags, *(["demo"] if cfg.demo else [])],
             "seed": cfg.seed,
             "point": swept(),
+            "words": typed_words(),
             "git": git_revision(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "monitor": task.monitor,
+            **costs,
         }
+        self._costs = costs
 
     def begin(self) -> None:
         """Write the record, so that the run can be found while it is under way, and the configuration in force, every
@@ -67,6 +81,13 @@ class RunRecord:
             self.end_early("failed", {})
             raise
 
+    def figures(self) -> dict[str, Any]:
+        """What a report needs to know besides settings and metrics, for W&B's summary of the run."""
+        return {"monitor": self.task.monitor, "seconds": self._seconds(), **self._costs}
+
+    def _seconds(self) -> float:
+        return round(self._seconds_before + time.monotonic() - self._started, 1)
+
     def end(
         self,
         status: str,
@@ -79,11 +100,10 @@ class RunRecord:
         its checkpoints is the `best`."""
         if not is_first():
             return
-        seconds = self._seconds_before + time.monotonic() - self._started
         self._content = read_record(self.folder) | self._content | self.counter.totals()
         self._content |= {
             "status": status,
-            "seconds": round(seconds, 1),
+            "seconds": self._seconds(),
             "best": _plain(metrics.get("best")),
             "metrics": {name: _plain(value) for name, value in metrics.items()},
             "absent_classes": self.task.absent_classes() if metrics else [],

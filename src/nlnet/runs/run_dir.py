@@ -11,10 +11,9 @@ from nlnet.checkpoints.files import BEST, LAST, PREVIOUS
 from nlnet.distributed import rank
 from nlnet.errors import UserError
 from nlnet.reading import read_json, read_yaml
+from nlnet.runs.file_names import CONFIG, RECORD
 from nlnet.saving import write_json
 from nlnet.text import masked
-
-RECORD, CONFIG = "summary.json", "config.yaml"
 
 # Equally long.
 _RUNNING, _FAILED = b'"status": "running"', b'"status": "failed" '
@@ -116,6 +115,26 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The run's `last.ckpt`, or where it is missing the one before it; None where there is none."""
     paths = [folder / "checkpoints" / name for name in (LAST, PREVIOUS)]
     return next((path for path in paths if path.is_file()), None)
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raises UserError where a new run in `folder` would write over the work of one that is there.
+
+    That is its checkpoints, and the record of one that is finished. One that ended before its first checkpoint has left
+    nothing to go on from, so its folder may be had again.
+    """
+    newest = newest_checkpoint(folder)
+    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"))
+    finished = read_record(folder).get("status") == "finished"
+    if not checkpoints and not finished:
+        return
+    held = [f"checkpoints/{path.name}" for path in checkpoints[:3]] + (["..."] if len(checkpoints) > 3 else [])
+    held += [f"the {RECORD} of a finished run"] if finished else []
+    goes_on = f"go on with {'ckpt_path=last' if newest else f'ckpt_path={checkpoints[0]}'}, or " if checkpoints else ""
+    raise UserError(
+        f"paths.run_dir={folder}: holds {', '.join(held)}, which a new run would write over; {goes_on}choose another"
+        " folder, or leave paths.run_dir out"
+    )
 
 
 def best_checkpoint(folder: Path) -> Path | None:

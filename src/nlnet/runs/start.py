@@ -16,9 +16,10 @@ from nlnet.distributed import print_once
 from nlnet.runs.build import make_data, make_task
 from nlnet.runs.callbacks.sample_counter import SampleCounter
 from nlnet.runs.durability.run_lock import RunLock
+from nlnet.runs.file_names import RECORD
 from nlnet.runs.quiet import quiet
 from nlnet.runs.record import RunRecord
-from nlnet.runs.run_dir import RECORD, create, was_restarted
+from nlnet.runs.run_dir import create, was_restarted
 from nlnet.tasks.task import Task
 
 _RESTART_WAIT_S = 60
@@ -54,7 +55,8 @@ def start(cfg: DictConfig, weights: Mapping[str, Any] | None = None) -> Run:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make_data(cfg)
     task = make_task(cfg, data, weights)
-    for line in (*data.remarks, *task.model_summary(data)):
+    described, costs = task.model_summary(data)
+    for line in (*data.remarks, *described):
         print_once(line)
     folder = Path(cfg.paths.run_dir)
     new = not (folder / RECORD).exists()
@@ -62,7 +64,7 @@ def start(cfg: DictConfig, weights: Mapping[str, Any] | None = None) -> Run:
     lock = RunLock(folder, wait_s=_RESTART_WAIT_S if was_restarted(os.environ) else 0)
     try:
         counter = SampleCounter(data.max_skipped, data.max_consecutive_failures)
-        record = RunRecord(folder, cfg, counter, task, started)
+        record = RunRecord(folder, cfg, counter, task, started, costs)
         record.begin()
     except BaseException:
         lock.release()

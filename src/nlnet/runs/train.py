@@ -18,9 +18,10 @@ from nlnet.runs.continuing.source import Source, check_source, opened
 from nlnet.runs.continuing.which import run_folder
 from nlnet.runs.durability.checkpoint_io import DurableCheckpointIO
 from nlnet.runs.durability.restoring import CheckedRestore, restoring_error
+from nlnet.runs.file_names import METRICS
 from nlnet.runs.identity.ranks import agree_first, failing_together
 from nlnet.runs.identity.resumed import Identity
-from nlnet.runs.loggers import finish
+from nlnet.runs.loggers import finish, mark_preempting
 from nlnet.runs.preflight import check_training
 from nlnet.runs.record import logged_metrics, settings_yaml
 from nlnet.runs.results.best import describe_best, keep_if_best, test_the_best
@@ -43,8 +44,9 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     with failing_together(cfg), run_folder(cfg) as placed:
         placed, source = opened(placed)
         run = start(placed)
-    resume = ExactResume(run.folder / "checkpoints", run.cfg.seed, run.cfg.extras.checkpoint_every_n_steps)
-    metrics_csv = MetricsCsv(run.folder / "metrics.csv", run.cfg.trainer.log_every_n_steps)
+    every = run.cfg.extras.checkpoint_every_n_steps
+    resume = ExactResume(run.folder / "checkpoints", run.cfg.seed, every, mark_preempting)
+    metrics_csv = MetricsCsv(run.folder / METRICS, run.cfg.trainer.log_every_n_steps)
     trainer = None
     try:
         with failing_together(run.cfg):
@@ -58,14 +60,14 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     finally:
         run.lock.release()
         if trainer is None and run.new:  # refused before anything was done
-            finish()
+            finish(failed=True)
             discard(run.folder)
 
 
 def _train(
     run: Run, trainer: pl.Trainer, resume: ExactResume, metrics_csv: MetricsCsv, source: Source | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    cfg, metrics = run.cfg, dict[str, float]()
+    cfg, metrics, failed = run.cfg, dict[str, float](), True
     try:
         if cfg.train:
             _fit(run, trainer, source.path if source else None)
@@ -73,6 +75,7 @@ def _train(
         metrics = logged_metrics(trainer)
         if cfg.test:
             metrics |= _test(run, trainer)
+        failed = False
     except RunInterrupted:
         run.record.end_early("interrupted", metrics)
         raise
@@ -80,7 +83,7 @@ def _train(
         run.record.end_early("failed", metrics, error)
         raise
     finally:
-        finish()
+        finish(failed=failed, figures=run.record.figures())
         run.data.close()
     best = describe_best(trainer, run.task.monitor)
     run.record.end("finished", metrics, best=best[0] if best else None)

@@ -46,6 +46,7 @@ class ClassificationTask(Task):
         net: (B, 3, T, H, W) -> (B, K) logits.
         kind: "multilabel" or "multiclass".
         groups: named sets of class indices that are reported apart.
+        subsets: named sets of indices of validation videos that are reported apart.
         loss: (logits (B, K), targets) -> (B,) instead of the cross-entropy of `kind`; targets are (B, K) of 0 and 1 for
             multilabel, (B,) class indices for multiclass.
         metrics: further metrics by name, each (scores (N, K), targets) -> a number, of all validation videos at once.
@@ -60,18 +61,21 @@ class ClassificationTask(Task):
         kind: str,
         *,
         groups: Mapping[str, Sequence[int]],
+        subsets: Mapping[str, Sequence[int]] | None = None,
         loss: Loss | None = None,
         metrics: Metrics | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(net, kind, **shared)
-        self.metrics, self.eval_loss = VideoMetrics(kind, groups, metrics), MeanMetric(nan_strategy="disable")
+        self.metrics = VideoMetrics(kind, groups, metrics, subsets)
+        self.eval_loss = MeanMetric(nan_strategy="disable")
         self._loss = loss or {"multilabel": sigmoid_cross_entropy, "multiclass": softmax_cross_entropy}[kind]
 
     @classmethod
     def data_arguments(cls, data: Any) -> dict[str, Any]:
         groups = {name: list(classes) for name, classes in getattr(data, "groups", {}).items()}
-        return super().data_arguments(data) | {"groups": groups}
+        subsets = {name: list(videos) for name, videos in getattr(data, "subsets", {}).items()}
+        return super().data_arguments(data) | {"groups": groups, "subsets": subsets}
 
     @classmethod
     def check_kind(cls, kind: str, data: Any) -> None:
@@ -103,15 +107,16 @@ class ClassificationTask(Task):
     def plan_evaluation(cls, protocol: DictConfig, data: Mapping[str, Any]) -> Views | None:
         return views_of(protocol, int((data.get("scale") or [256])[0]))
 
-    def model_summary(self, data: Any) -> list[str]:
+    def model_summary(self, data: Any) -> tuple[list[str], dict[str, float]]:
         if not isinstance(data, ClipDataModule):
             return super().model_summary(data)
-        lines = [str(describe(self.net, data.clip_shape))]
+        summary = describe(self.net, data.clip_shape)
+        lines = [str(summary)]
         if short := data.short_videos():
             lines.append(
                 f"{short} of {len(data.train.samples)} training videos are shorter than the clip; their frames repeat"
             )
-        return lines
+        return lines, {"parameters": summary.parameters, "gmacs": summary.gmacs}
 
     def evaluate(
         self, trainer: pl.Trainer, data: pl.LightningDataModule, protocol: DictConfig, views: Views | None
@@ -160,13 +165,14 @@ class ClassificationTask(Task):
         if failed:  # beside the others, so that nobody takes them for those of all videos
             metrics["videos_missing"] = torch.tensor(float(len(failed)))
             print_once(f"{stage}: {describe_missing(int(metrics['videos']), failed)}")
-        self.log_dict({f"{stage}/{name}": value.float() for name, value in metrics.items()})
+        self.log_same({f"{stage}/{name}": value.float() for name, value in metrics.items()})
 
     def metric_names(self) -> list[str]:
         of_groups = [f"{name}_{shown(group)}" for group in self.metrics.groups for name in ("mAP", "AUROC")]
         of_kind = ["top1", *(["top5"] if len(self.classes) > 5 else [])]
         return [
             *(of_kind if self.kind == "multiclass" else ["mAP", *of_groups]),
+            *self.metrics.subset_names(),
             *self.metrics.further,
             "videos",
             "loss",

@@ -10,7 +10,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from nlnet.checkpoints.detection import load_backbone, load_detector
 from nlnet.distributed import gather_on_first, on_first, print_once, sum_over_ranks, world_size
-from nlnet.errors import UserError, nearest
+from nlnet.errors import UserError
 from nlnet.evaluation.coco import METRICS, average_precisions, to_results
 from nlnet.models.detection import resized
 from nlnet.models.detection.summary import describe_detector
@@ -64,10 +64,6 @@ class DetectionTask(Task):
         super().__init__(net, kind, **shared)
         heads = net.roi_heads
         self.parts = ["box", *(["mask"] * heads.has_mask()), *(["keypoint"] * heads.has_keypoint())]
-        metrics = ["val/images", *(f"val/{part}_{name}" for part in self.parts for name in METRICS[part])]
-        of_part = self.monitor.partition("_")[0] in [f"val/{part}" for part in METRICS]
-        if of_part and self.monitor not in metrics:
-            raise UserError(f"task.monitor={self.monitor}: this network has none; {nearest(self.monitor, metrics)}")
         self.category_ids, self.sigmas, self._ground_truth = tuple(category_ids), sigmas, ground_truth
         self.skeleton = [list(map(int, pair)) for pair in skeleton]
         self._absent: list[str] = []
@@ -118,11 +114,12 @@ class DetectionTask(Task):
     def scorers(self) -> Sequence[nn.Module]:
         return resized.scorers(self.net)
 
-    def model_summary(self, data: Any) -> list[str]:
+    def model_summary(self, data: Any) -> tuple[list[str], dict[str, float]]:
         side = data.eval_short_side
         # 4:3, the shape of most photographs, in multiples of 32 as the network pads
         width = min(-(-side * 4 // 3 // 32) * 32, -(-data.max_size // 32) * 32)
-        return [str(describe_detector(self.net, (-(-side // 32) * 32, width)))]
+        summary = describe_detector(self.net, (-(-side // 32) * 32, width))
+        return [str(summary)], {"parameters": summary.parameters, "gmacs": summary.gmacs}
 
     def forward(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """Detections in `images` (3, H, W) uint8, in pixels of images of `sizes`."""
@@ -161,8 +158,11 @@ class DetectionTask(Task):
         if failed:  # beside the others, so that nobody takes them for those of all images
             metrics["images_missing"] = float(len(failed))
             print_once(f"{stage}: {describe_missing(int(metrics['images']), failed, 'images')}")
-        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()}, batch_size=1)
+        self.log_same({f"{stage}/{name}": value for name, value in metrics.items()})
         self._results = []
+
+    def metric_names(self) -> list[str]:
+        return ["images", *(f"{part}_{name}" for part in self.parts for name in METRICS[part])]
 
     def absent_classes(self) -> list[str]:
         return self._absent

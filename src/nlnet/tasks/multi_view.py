@@ -77,7 +77,8 @@ class ViewEvaluation(pl.LightningModule):
         if failed:
             metrics["videos_missing"] = torch.tensor(float(len(failed)))
             print_once(f"val: {describe_missing(len(self.predictions.keys), failed)}")
-        self.log_dict({f"val/{name}": value.float() for name, value in metrics.items()})
+        same = {f"val/{name}": value.float() for name, value in metrics.items()}
+        self.log_dict(same, batch_size=1, sync_dist=True, reduce_fx="max")  # as `Task.log_same` does
 
 
 def gather_predictions(

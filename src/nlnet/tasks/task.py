@@ -15,7 +15,7 @@ from nlnet.distributed import gather
 from nlnet.errors import UserError
 from nlnet.evaluation.predictions import Predictions
 from nlnet.evaluation.views import Views
-from nlnet.optim.parameter_groups import parameter_groups
+from nlnet.optim.parameter_groups import parameter_groups, scale_rates
 from nlnet.optim.total_steps import total_steps
 from nlnet.renamed import current_checkpoint
 from nlnet.tasks.missing import check_missing, first_errors
@@ -44,6 +44,7 @@ class Task(pl.LightningModule):
         optimizer: parameter groups -> optimizer.
         schedule: (optimizer, total steps) -> scheduler, stepped at every optimizer step.
         no_weight_decay: which parameters weight decay leaves alone, a word of `nlnet.optim.parameter_groups`.
+        bias_lr_factor: the rate of biases as a multiple of the optimizer's.
         max_missing_eval: how many validation samples may be unreadable before validation stops.
         settings: plain types, saved with every checkpoint and logged as hyper-parameters.
     """
@@ -67,6 +68,7 @@ class Task(pl.LightningModule):
         optimizer: Callable[..., Optimizer],
         schedule: Callable[..., LRScheduler],
         no_weight_decay: str = "norms_and_biases",
+        bias_lr_factor: float = 1.0,
         max_missing_eval: int = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -74,7 +76,8 @@ class Task(pl.LightningModule):
         self.save_hyperparameters(dict(settings or {}))
         self.net, self.kind, self.monitor, self.classes = net, kind, monitor, tuple(classes)
         self.max_missing_eval = max_missing_eval
-        self._optimizer, self._schedule, self._no_weight_decay = optimizer, schedule, no_weight_decay
+        self._optimizer, self._schedule = optimizer, schedule
+        self._no_weight_decay, self._bias_lr_factor = no_weight_decay, bias_lr_factor
         self._failed: list[tuple[str, str]] = []
         self._errors: dict[str, str] = {}
 
@@ -125,10 +128,11 @@ class Task(pl.LightningModule):
         """The modules whose outputs become scores: an evaluation in which one of them is not finite is stopped."""
         return [self.net]
 
-    def model_summary(self, data: Any) -> list[str]:
-        """Lines to print before anything is trained: what the network is and costs, what is odd about the data."""
+    def model_summary(self, data: Any) -> tuple[list[str], dict[str, float]]:
+        """Lines to print before anything is trained: what the network is and costs, what is odd about the data. And the
+        costs as `summary.json` has them: `parameters`, and the `gmacs` of one sample where these can be counted."""
         parameters = sum(parameter.numel() for parameter in self.net.parameters())
-        return [f"{type(self.net).__name__}: {parameters / 1e6:.2f} M parameters"]
+        return [f"{type(self.net).__name__}: {parameters / 1e6:.2f} M parameters"], {"parameters": parameters}
 
     def evaluate(
         self, trainer: pl.Trainer, data: pl.LightningDataModule, protocol: DictConfig, views: Views | None
@@ -145,6 +149,13 @@ class Task(pl.LightningModule):
         """Log the metrics of the evaluation that ends, under `stage`/. Called on every rank."""
         raise NotImplementedError
 
+    def log_same(self, metrics: Mapping[str, Any]) -> None:
+        """Log metrics of an evaluation that every rank has with the same value, as they are; called on every rank.
+
+        The largest of equal values is that value, where a mean over ranks would round it.
+        """
+        self.log_dict(dict(metrics), batch_size=1, sync_dist=True, reduce_fx="max")
+
     def metric_names(self) -> list[str] | None:
         """What an evaluation logs under `stage`/, where that is known before there was one; else None."""
         return None
@@ -160,7 +171,8 @@ class Task(pl.LightningModule):
     # ---- Lightning's hooks
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self._optimizer(parameter_groups(self.net, self._no_weight_decay))
+        groups = parameter_groups(self.net, self._no_weight_decay, self._bias_lr_factor)
+        optimizer = scale_rates(self._optimizer(groups))
         schedule = self._schedule(optimizer, total_steps=total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

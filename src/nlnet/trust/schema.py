@@ -83,13 +83,14 @@ NAME = text(r"[A-Za-z0-9][A-Za-z0-9 ._+=,@()-]{0,199}", "a name of letters, digi
 WORD = text(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}", "a word")
 PLACE = text(r"[^\x00-\x1f]{1,4096}", "a path or a URL")
 SIDE, COUNT = whole(1, 4096), whole(1, 65536)
+FPS = number(0.1, 1000)
 LIMIT = either(NOTHING, number(0, 1e9))
 
 _SHARDS = {
     "shards": PLACE,
     "shards_variable": either(NOTHING, NAME),
     "dataset": NAME,
-    "train_split": NAME,
+    "train_split": either(NAME, several(NAME, 16)),
     "val_split": NAME,
     "batch_size": COUNT,
     "eval_batch_size": either(NOTHING, COUNT),
@@ -108,6 +109,7 @@ _CLIPS = {
     "val_shards": either(NOTHING, PLACE),
     "frames": whole(1, 1024),
     "stride": whole(1, 1024),
+    "fps": either(NOTHING, FPS),
     "size": SIDE,
     "scale": several(SIDE, 2),
     "flip": YES_NO,
@@ -183,10 +185,12 @@ TOP_FIELDS: Mapping[str, Field] = {
     "size_name": NAME,
     "epochs": LIMIT,
     "experiment_name": either(NOTHING, text(r"[A-Za-z0-9][A-Za-z0-9 ._+=,@()/-]{0,199}", "an experiment's name")),
+    "group": either(NOTHING, text(r"[^\x00-\x1f]{1,128}", "a text of at most 128 letters")),
     "demo": YES_NO,
     "typed": _TEXTS,
     "optim.no_weight_decay": WORD,
     "optim.lr_batch": LIMIT,
+    "optim.bias_lr_factor": number(0, 1e6),
     "extras.threads": either(NOTHING, whole(1, 1024)),
     "extras.checkpoint_every_n_steps": whole(1, 10**12),
 }

@@ -17,6 +17,7 @@ from nlnet.trust.schema import (
     Field,
     either,
     number,
+    several,
     text,
     whole,
 )
@@ -64,7 +65,7 @@ FIELDS: Mapping[str, Field] = {
     "data.cache_gb": number(0, 1e9),
     "data.decoder": one_of("pyav", "torchcodec"),
     "data.shards": optional(text(r"[^\x00-\x1f]{0,4096}", "a path or a URL")),  # "": of an unset variable
-    "data.train_split": WORD,
+    "data.train_split": either(WORD, several(WORD, 16)),
     "data.val_split": WORD,
     "extras.allow_changed_data": YES_NO,
     "extras.allow_targets": some(PACKAGE),
@@ -119,6 +120,7 @@ _KEPT = {
 }
 _SCHEDULE = {
     "warmup": LENGTH,
+    "warmup_start": number(0, 1),
     "milestones": some(LENGTH),
     "gamma": RATE,
     "final": RATE,

@@ -11,7 +11,7 @@ from helpers.preparing import settings
 from helpers.videos import all_marked, changing_video, make_video, plain_frames
 from nlnet.data.media.decode import decode_clip
 from nlnet.data.media.encode import transcode
-from nlnet.data.media.entries import entry_points
+from nlnet.data.media.entries import entry_points, forgets
 from nlnet.data.media.pyav import check_frames
 from nlnet.data.media.video import VideoError, count_frames, open_video, packets_of, probe
 from nlnet.data.prepare.run import prepare
@@ -123,6 +123,19 @@ def test_a_good_file_is_decoded_from_the_keyframe_before() -> None:
         packets = packets_of(container, stream)
         assert sum(packet.is_keyframe for packet in packets) > 1
         assert [i for i, entry in enumerate(entry_points(packets, stream.codec_context)) if entry] == [0]
+
+
+def test_only_pictures_that_nothing_reaches_over_need_no_proof() -> None:
+    proven = {"closed mp4": True, "hevc": False, "open mp4": False, "hevc mkv": False, "parameters change": True}
+    proven |= {"closed matroska": True, "pyramid mp4": True, "mpeg4": False, "hevc idr": True}
+    idr = other("libx265", "mp4", **{"x265-params": "open-gop=0:pools=1:log-level=error"})
+    for name, right in proven.items():
+        with open_video(MADE.get(name, idr)()) as (container, stream):
+            packets = packets_of(container, stream)
+            points = entry_points(packets, stream.codec_context)
+            entries = [packet for packet, entry in zip(packets, points, strict=True) if entry][1:]
+            assert entries, name
+            assert all(forgets(packet, stream.codec_context) for packet in entries) == right, name
 
 
 @pytest.mark.parametrize("kind", ["mp4", "matroska", "mpegts"])

@@ -53,6 +53,66 @@ def test_nearest_and_end() -> None:
     assert Times(50, 25.0).nearest([0.059, 0.061, 3.0]).tolist() == [1, 2, 49]
 
 
+SIXTHS = Fraction(1, 180)
+SLOWER = [*range(0, 45 * 6, 6), *(270 + 36 * k for k in range(8))]  # 1.5 s of 30 frames a second, 1.6 s of 5
+
+
+def plain_resampling(times: list[Fraction], rate: Fraction, fps: Fraction) -> list[tuple[Fraction, int]]:
+    """(time, nearest frame) of every i with i / fps before the end, one after the other."""
+    end, found = len(times) / rate, list[tuple[Fraction, int]]()
+    while not found or len(found) / fps < end:
+        wanted = times[0] + len(found) / fps
+        found.append((wanted, min(range(len(times)), key=lambda k: (abs(times[k] - wanted), k))))
+    return found
+
+
+RESAMPLED = {
+    "25": ([k * 40 for k in range(52)], Fraction(1, 1000)),
+    "ntsc": ([k * 1001 for k in range(60)], Fraction(1, 30000)),
+    "rounded": ([round(k * 1000 / 30) for k in range(60)], Fraction(1, 1000)),
+    "slower": (SLOWER, SIXTHS),
+    "faster": ([600 - tick for tick in reversed(SLOWER)], SIXTHS),
+    "uneven": (np.cumsum(np.random.default_rng(0).integers(1, 9000, 60)).tolist(), Fraction(1, 90000)),
+    "still": ([0, 5000], Fraction(1, 1000)),
+    "one": ([0], Fraction(1, 1000)),
+}
+ASKED = (24, 30, 25, 20, 60, 12.5, 5, 1, 0.5, 29.97, 23.976, 30000 / 1001)
+
+
+@pytest.mark.parametrize("begin", [Fraction(0), Fraction(1543, 1000), Fraction(-12345, 48001)])
+@pytest.mark.parametrize("name", RESAMPLED)
+def test_resampled_frames_are_the_nearest_in_exact_arithmetic(name: str, begin: Fraction) -> None:
+    ticks, base = RESAMPLED[name]
+    times = times_of(ticks, base, begin, Fraction(25))
+    seconds = [(tick - ticks[0]) * base + begin for tick in ticks]
+    rate = Fraction(times.fps).limit_denominator(10**6)
+    for fps in ASKED:
+        expected = plain_resampling(seconds, rate, Fraction(fps).limit_denominator(1001))
+        video = times.resampled(fps)
+        frames = np.arange(video.times.frames)
+        assert video.stored(frames).tolist() == [k for _, k in expected], fps
+        np.testing.assert_allclose(video.times.seconds(frames), [float(t) for t, _ in expected], atol=2e-9)
+        assert video.times.fps == fps
+
+
+def test_of_two_frames_that_are_as_near_the_earlier_is_taken() -> None:
+    """20 of 30 a second: 0.05 s is between 1/30 and 2/30, 0.15 s between 4/30 and 5/30."""
+    for begin in (Fraction(0), Fraction(7, 3)):
+        times = times_of([k * 6 for k in range(90)], SIXTHS, begin, Fraction(30))
+        assert times.resampled(20).stored(np.arange(5)).tolist() == [0, 1, 3, 4, 6]
+        assert times.resampled(60).stored(np.arange(5)).tolist() == [0, 0, 1, 1, 2]
+
+
+def test_the_own_rate_leaves_the_frames_as_they_are() -> None:
+    for name in ("25", "ntsc", "rounded", "one"):
+        for begin in (Fraction(0), Fraction(1543, 1000)):
+            times = times_of(*RESAMPLED[name], begin, Fraction(25))
+            for fps in (None, times.fps):
+                video, frames = times.resampled(fps), np.arange(times.frames)
+                assert (video.times, video.source) == (times, times)
+                assert video.stored(frames) is frames
+
+
 class Stream:
     start_time, average_rate, guessed_rate, time_base = 100, Fraction(25), None, Fraction(1, 1000)
 

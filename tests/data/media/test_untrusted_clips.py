@@ -82,6 +82,17 @@ def test_a_thousand_damaged_videos() -> None:
     assert run_process(read_damaged, range(1000), timeout=600) == 0
 
 
+@pytest.mark.parametrize("number", [363, 401, 538, 688, 752])
+def test_frames_that_come_out_of_the_order_of_their_times_are_put_into_it(number: int) -> None:
+    data = damaged(small_video(), number)
+    encoded = transcode(data, crf=5)
+    seen, kept = (probe(video).times.seconds(range(24)) for video in (data, encoded))
+    np.testing.assert_allclose(kept, seen - seen[0], atol=1e-9)
+    frames, again = (decode_clip(video, range(24)).astype(float) for video in (data, encoded))
+    errors = [[np.abs(a - b).mean() for b in frames] for a in again]
+    assert np.argmin(errors, axis=1).tolist() == list(range(24))
+
+
 def claiming(data: bytes, table: bytes, count: int) -> bytes:
     """The video with a table that claims `count` entries; for `stsz`, all of one byte, so that no list is needed."""
     place = next(begin for kind, begin, _ in boxes(data) if kind == table) + 8 + TABLES[table]

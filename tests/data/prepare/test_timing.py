@@ -32,6 +32,7 @@ NTSC = [round(k * 1001 / 30) for k in range(FRAMES)]
 FINE = [int(t) for t in np.cumsum(np.random.default_rng(1).integers(1000, 9000, FRAMES))]
 UNTOUCHED = {"avoid_negative_ts": "disabled"}
 B = {"bf": "2", "g": "12"}
+CASES = Path(__file__).resolve().parents[4] / "shared" / "cases" / "data"
 
 
 def late(times: list[int], by: int) -> list[int]:
@@ -181,3 +182,23 @@ def test_the_frames_of_a_slower_end_are_no_earlier(tmp_path: Path) -> None:
     assert active_classes(sample, frame_indices(ClipGeometry(8, 4), sample.frames, 143)) == [10, 20]
     assert sample.times.seconds([100, 149, 150, 174]).tolist() == [100 / 30, 149 / 30, 5.0, 9.8]
     assert Fraction(times[-1], 180) == MS * 9800
+
+
+def test_a_recording_whose_rate_falls(tmp_path: Path) -> None:
+    """The same of a real encoder's file, and of a copy at a constant rate: no clip has another interval's labels."""
+    path = CASES / "vfr_labels" / "vfr.mp4"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    shutil.copy(path, tmp_path / "VFRVF.mp4")
+    shutil.copy(path.with_name("Charades_v1_train.csv"), tmp_path)
+    times, geometry = plain_times(path.read_bytes()), ClipGeometry(8, 4)
+    [sample] = prepared(tmp_path, tmp_path / "out").samples
+    assert sample.frames == len(times) == 175
+    for start in range(sample.frames - geometry.span + 1):
+        indices = frame_indices(geometry, sample.frames, start)
+        first, last = times[indices.min()], times[indices.max()]
+        right = [c for c, a, b in ((10, 0, Fraction("4.9")), (20, 5, Fraction("9.8"))) if a <= last and b >= first]
+        assert active_classes(sample, indices) == right, start
+    network = Recognizer(Flat(), "multiclass", ClipGeometry(8, 1), 32, None, torch.device("cpu"))
+    moment = network.timeline(path.read_bytes()).moments[10]
+    assert (moment.start, moment.end) == pytest.approx((80 / 30, 88 / 30))

@@ -52,6 +52,10 @@ def test_a_manifest_survives_a_round_trip(tmp_path: Path) -> None:
     assert path == tmp_path / "charades-train-manifest.json" == tmp_path / manifest_name("charades", "train")
     assert Manifest.from_json(path.read_text(), str(path)) == manifest
     assert list(tmp_path.iterdir()) == [path]
+    assert manifest.subsets == {}
+    with_subsets = replace(manifest, details={"subsets": {"late": [1], "none": []}})
+    read = Manifest.from_json(with_subsets.to_json(), "m.json")
+    assert (read, read.subsets) == (with_subsets, {"late": (1,), "none": ()})
     assert manifest.samples[0].duration == pytest.approx(8 * 1001 / 30000, abs=1e-12)
 
 
@@ -73,6 +77,8 @@ def _edit(change: Callable[[dict[str, Any]], object]) -> str:
         (_edit(lambda c: c.update(task="regression")), "'regression'"),
         (_edit(lambda c: c["sample"].reverse()), "sample fields"),
         (_edit(lambda c: c["groups"].update(local=[2])), "group 'local'"),
+        (_edit(lambda c: c.update(details={"subsets": {"late": [2]}})), "subset 'late' names a sample outside 0..1"),
+        (_edit(lambda c: c.update(details={"subsets": {"late": [-1]}})), "subset 'late' names a sample outside 0..1"),
         (_edit(lambda c: c["samples"][0].__setitem__(0, "b")), "'b' occurs twice"),
         (_edit(lambda c: c["samples"][0].__setitem__(1, 1)), "shard 1 of 1"),
         (_edit(lambda c: c["samples"][0].__setitem__(3, 10**6)), "'a' lies outside its shard"),
@@ -157,6 +163,9 @@ PLACES = [
     lambda c, v: c["classes"].__setitem__(0, v),
     lambda c, v: c["groups"].__setitem__("local", v),
     lambda c, v: c["groups"].__setitem__("local", [v]),
+    lambda c, v: c.update(details={"subsets": v}),
+    lambda c, v: c.update(details={"subsets": {"late": v}}),
+    lambda c, v: c.update(details={"subsets": {"late": [v]}}),
     lambda c, v: c.update(task="detection", details={"categories": v}),
     lambda c, v: c.update(task="detection", details={"categories": [{"id": v, "name": v}]}),
 ]
@@ -182,6 +191,7 @@ def test_a_value_of_a_wrong_type_is_refused_in_one_line_or_harmless(place: int, 
         assert (type(sample.key), type(sample.fps)) == (str, float)
         assert all(tuple(map(type, label)) == (int, float, float) for label in sample.labels)
     assert all(type(name) is str for name in manifest.classes)
+    assert all(type(k) is int and 0 <= k < 2 for members in manifest.subsets.values() for k in members)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Shards and manifests at addresses with a signature, at servers that refuse HEAD, and what servers say in words."""
 
 import socket
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.servers import s3_at
+from helpers.servers import free_port, s3_at, server_process
 from nlnet import limits
 from nlnet.data.batches.clips import read_video
 from nlnet.data.modules.clips import ClipDataModule
@@ -171,3 +172,23 @@ def test_a_server_that_nobody_answers_for_is_given_up_soon_before_a_run_reads(
             with pytest.raises(storage.StorageError, match=r"nobody answers there|its name is not known here"):
                 read()
             assert least < sum(clock) <= most
+
+
+@pytest.mark.parametrize("mode", ["plain", "nohead", "nohead405", "redirect", "norange", "chunked"])
+def test_servers_that_people_met(charades_shards: Path, tmp_path: Path, mode: str) -> None:
+    """Signed addresses at a server of each kind give the samples that the file has."""
+    script = Path(__file__).resolve().parents[4] / "shared" / "cases" / "data" / "presigned_url" / "srv.py"
+    if not script.is_file():
+        pytest.skip(f"no {script}")
+    (tmp_path / "h").mkdir()
+    (tmp_path / "f").symlink_to(charades_shards)
+    (tmp_path / "srv.py").write_text(script.read_text().replace("HERE", str(tmp_path)))
+    port = free_port()
+    with server_process([sys.executable, str(tmp_path / "srv.py"), mode, str(port)], port) as address:
+        url = f"http://{address}/charades-test-000000.tar?X-Amz-Signature=abc%2Fdef&x=1"
+        found = find_shards(url, "kinetics", "train", FAST)
+        local = find_shards(str(charades_shards / "charades-test-000000.tar"), "kinetics", "train", FAST)
+        assert len(found.manifest.samples) == len(local.manifest.samples) > 1
+        for ours, theirs in zip(found.manifest.samples, local.manifest.samples, strict=True):
+            assert ours.key == theirs.key
+            assert read_video(*found, ours, FAST) == read_video(*local, theirs)

@@ -1,5 +1,6 @@
 """Limits of the trainer x places at which a run is stopped: resumed, it gives what the run without a stop gives."""
 
+import json
 import signal
 from types import SimpleNamespace
 
@@ -34,7 +35,10 @@ LIMITS = {
     "steps of 3 of 4": ["trainer.max_epochs=-1", "trainer.max_steps=7", "trainer.limit_train_batches=3"],
     "an hour": ["+trainer.max_time=00:01:00:00"],
 }
-QUICK = [("3 of 4", "batch_start", 3), ("overfitted", "batch_start", 2), ("validation across epochs", "validation", 2)]
+QUICK = [
+    ("3 of 4", "batch_start", 3),
+    ("steps within an epoch", "validation", 4),  # the one behind the last step
+]
 FULL = [
     pytest.param(limit, moment, count, marks=pytest.mark.full)
     for limit in LIMITS
@@ -82,7 +86,20 @@ def test_a_stopped_and_resumed_run_repeats_the_other(run, tmp_path, limit, momen
     assert all(torch.equal(value, weights[name]) for name, value in expected[2].items())
 
 
-@pytest.mark.parametrize("steps", [3, *(pytest.param(n, marks=pytest.mark.full) for n in (1, 4, 5))])
+def test_a_run_stopped_in_its_test_tests_again(run, tmp_path):
+    with pytest.raises(RunInterrupted):
+        run("test=true", *killer("test", 2, signal.SIGTERM), folder=tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"
+    run("test=true", "ckpt_path=last", folder=tmp_path)
+    whole, again = (json.loads((folder / "summary.json").read_text()) for folder in (run("test=true"), tmp_path))
+    assert again["status"] == whole["status"] == "finished"
+    of_training = ("train/", "data/", "lr")
+    assert again["metrics"] == {k: v for k, v in whole["metrics"].items() if not k.startswith(of_training)}
+    assert any(name.startswith("test/") for name in again["metrics"])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("steps", [1, 3, 4, 5])
 def test_a_run_that_its_time_has_stopped_goes_on_as_if_it_had_not(run, tmp_path, monkeypatch, steps):
     """`max_time` ends an epoch where it stands, and validates there; the training after it is the same."""
     calls = iter(range(1000))

@@ -115,6 +115,10 @@ def test_what_cannot_change_is_refused_in_one_line(base, finished, tmp_path):
             "optim.no_weight_decay=nothing: .* with norms_and_biases, and its optimizer's",
         ),
         (
+            "optim.bias_lr_factor=2",
+            "optim.bias_lr_factor=2: .* with 1.0, and its optimizer's state may be of other groups",
+        ),
+        (
             "+callbacks.swa={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.1}",
             "StochasticWeightAveraging cannot be continued exactly",
         ),

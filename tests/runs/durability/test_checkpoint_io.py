@@ -79,7 +79,7 @@ def test_killed_at_any_moment(elsewhere: Path, kills: int, megabytes: int) -> No
         assert step_of(elsewhere / "last-1.ckpt") in range(reported - 1, reported + 2)
         sweep(elsewhere)
         assert sorted(path.name for path in elsewhere.iterdir()) == ["done", "last-1.ckpt", "last.ckpt"]
-    assert inside  # at least one of them was killed while it wrote
+    assert inside or kills == 1  # at least one of many was killed while it wrote; a single one may fall between two
     new = {path for path in set(Path(tempfile.gettempdir()).iterdir()) - strays if re.match(r"tmp\w+$", path.name)}
     assert [path for path in new if path.is_file() and path.stat().st_size > 1 << 20] == []
 

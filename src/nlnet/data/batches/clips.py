@@ -86,10 +86,12 @@ class ClipBatches(ShardBatches[Sample, Clip]):
     def decode(self, sample: Sample, members: dict[str, bytes], epoch: int) -> Clip:
         # From (seed, epoch, sample): what a sample looks like depends on no other sample and on no history.
         rng = np.random.default_rng((self.seed, epoch, zlib.crc32(sample.key.encode(errors="surrogatepass"))))
-        crop, indices = self._choose(sample, rng)
+        video = sample.times.resampled(self.view.geometry.fps)
+        crop, indices = self._choose(sample, video.times.frames, rng)
         colors = color_factors(self.view.color_jitter if self.view.train else 0.0, rng)
-        frames = decode_frames(sample, video_member(sample, members), indices, crop, self.view.decoder)
-        return Clip(frames, crop.flip, colors, active_classes(sample, indices if self.view.train else None))
+        frames = decode_frames(sample, video_member(sample, members), video.stored(indices), crop, self.view.decoder)
+        classes = active_classes(sample, indices if self.view.train else None, video.times)
+        return Clip(frames, crop.flip, colors, classes)
 
     def collate(self, indices: np.ndarray, items: Sequence[Clip | None]) -> Batch:
         view = self.view
@@ -105,15 +107,16 @@ class ClipBatches(ShardBatches[Sample, Clip]):
             batch["colors"] = torch.tensor(np.stack([item.colors for item in whole]), dtype=torch.float32)
         return batch
 
-    def _choose(self, sample: Sample, rng: np.random.Generator) -> tuple[Crop, np.ndarray]:
+    def _choose(self, sample: Sample, frames: int, rng: np.random.Generator) -> tuple[Crop, np.ndarray]:
+        """The crop, and which of the video's `frames` the clip takes."""
         view, height, width = self.view, sample.height, sample.width
         if view.train:
-            start = random_start(view.geometry, sample.frames, rng)
+            start = random_start(view.geometry, frames, rng)
             crop = random_crop(height, width, view.size, view.scale, view.flip, rng)
         else:
-            start = center_start(view.geometry, sample.frames)
+            start = center_start(view.geometry, frames)
             crop = center_crop(height, width, view.size, view.scale[0])
-        return crop, frame_indices(view.geometry, sample.frames, start)
+        return crop, frame_indices(view.geometry, frames, start)
 
 
 def target_tensor(manifest: Manifest, classes: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -45,8 +45,9 @@ class ViewBatches(ShardBatches[Sample, Video]):
         self.geometry, self.clips, self.starts, self.decoder = geometry, clips, starts, decoder
 
     def decode(self, sample: Sample, members: dict[str, bytes], epoch: int) -> Video:
-        indices = clip_frames(self.starts, self.geometry, sample.frames, sample.fps, self.clips)
-        wanted, frame_indices = np.unique(indices, return_inverse=True)
+        video = sample.times.resampled(self.geometry.fps)
+        indices = clip_frames(self.starts, self.geometry, video.times.frames, video.times.fps, self.clips)
+        wanted, frame_indices = np.unique(video.stored(indices), return_inverse=True)
         frames = decode_frames(sample, video_member(sample, members), wanted, None, self.decoder)
         return Video(frames, frame_indices.reshape(indices.shape), active_classes(sample))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -20,7 +20,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from nlnet.data.media.source import source_frames
+from nlnet import limits
+from nlnet.data.media.source import SourceFrame, SourceTicks, source_frames, source_ticks
+from nlnet.data.media.times import SAME_S, exact_rate
 from nlnet.data.media.video import VideoError, quarter_turns
 
 # Groups of one P and three B pictures, wherever the content would let x264 choose others; no B refers to another B.
@@ -42,19 +44,22 @@ def transcode(
     gop: int = 32,
     crf: int = 20,
     tune: str | None = "fastdecode",
+    fps: float | None = None,
     start: float | None = None,
     end: float | None = None,
 ) -> bytes:
     """Re-encodes the video of a file, without its sound, as H.264 in MP4.
 
     The shorter side becomes `short_side` pixels, or stays if it is shorter; both sides are made even, and a rotation
-    stored beside the frames is carried out. Frames keep their times, counted from the first kept one. `start` and
-    `end`, in seconds as nlnet.data.media.times has them, keep the frames with start <= time < end. `gop` is the largest
-    distance of keyframes in frames, `crf` is x264's quality (lower is better), `tune` its tune, "fastdecode" or None.
-    Raises VideoError: "undecodable", also for a file that is not whole, unless all frames of the segment lie before the
-    damage; "no video stream", "no frames", "empty", "segment outside the video".
+    stored beside the frames is carried out. `start` and `end`, in seconds as nlnet.data.media.times has them, keep the
+    frames with start <= time < end. Frames keep their times, counted from the first kept one; with `fps` they become
+    those of `Times.resampled`, frame k at k / fps. `gop` is the largest distance of keyframes in frames, `crf` is
+    x264's quality (lower is better), `tune` its tune, "fastdecode" or None. Raises VideoError: "undecodable", also for
+    a file that is not whole, unless all frames of the segment lie before the damage; "no video stream", "no frames",
+    "empty", "segment outside the video". Raises nlnet.limits.TooLarge for more frames at `fps` than a video may have.
     """
-    return transcode_with_begin(source, short_side=short_side, gop=gop, crf=crf, tune=tune, start=start, end=end).video
+    options: dict[str, Any] = {"short_side": short_side, "gop": gop, "crf": crf, "tune": tune}
+    return transcode_with_begin(source, **options, fps=fps, start=start, end=end).video
 
 
 def transcode_with_begin(
@@ -64,20 +69,44 @@ def transcode_with_begin(
     gop: int,
     crf: int,
     tune: str | None,
+    fps: float | None = None,
     start: float | None = None,
     end: float | None = None,
 ) -> Transcoded:
     """The same, and which second of the source it begins with."""
     if short_side < 2 or gop < 1 or not 0 <= crf <= 51:
         raise ValueError(f"short_side {short_side}, gop {gop}, crf {crf}: at least 2, at least 1, 0 to 51")
+    if fps is not None and not exact_rate(fps) > 0:
+        raise ValueError(f"fps {fps}: above 0")
     frames = source_frames(source, start, end)
     options = _options("medium", crf, gop, tune) | _SKIPPABLE
     first = next(frames, None)
     if first is None:
         raise VideoError("no frames" if start is None and end is None else "segment outside the video")
     begin = first.tick * first.base - first.zero
-    timed = ((frame.tick - first.tick, frame.image) for frame in chain((first,), frames))
+    frames = chain((first,), frames)
+    if fps is not None:
+        timed, rate = _resampled(frames, first.tick, source_ticks(source, start, end), fps, end), exact_rate(fps)
+        return Transcoded(_encode(_fit(timed, short_side), 1 / rate, rate, options), begin)
+    timed = ((frame.tick - first.tick, frame.image) for frame in frames)
     return Transcoded(_encode(_fit(timed, short_side), first.base, first.rate, options), begin)
+
+
+def _resampled(
+    frames: Iterable[SourceFrame], first: int, listed: SourceTicks, fps: float, end: float | None
+) -> Iterator[tuple[int, VideoFrame]]:
+    """(k, the frame shown k / fps after the `first` tick), each as often as it is the nearest, none from `end` on."""
+    source = listed._replace(ticks=[tick for tick in listed.ticks if tick >= first])
+    video = source.times.resampled(fps)
+    limits.FRAMES.check(video.times.frames, f"at fps={fps:g}")
+    numbers = np.arange(video.times.frames)
+    if end is not None:
+        numbers = numbers[: max(1, np.searchsorted(video.times.seconds(numbers), end - SAME_S))]
+    wanted, k = [source.ticks[number] for number in video.stored(numbers)], 0
+    for frame in frames:
+        while k < len(wanted) and wanted[k] <= frame.tick:
+            yield k, frame.image
+            k += 1
 
 
 def encode_frames(frames_THWC: np.ndarray, fps: float, *, crf: int = 18, gop: int = 8) -> bytes:

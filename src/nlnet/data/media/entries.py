@@ -32,11 +32,18 @@ def entry_points(packets: Iterable[Packet], context: VideoCodecContext) -> Itera
         changed = changed or beside or entry.parameters
 
 
+def forgets(packet: Packet, context: VideoCodecContext) -> bool:
+    """Whether the packet is an IDR picture of H.264 or HEVC: no picture from there on may refer to one before it."""
+    read = {"h264": _read_h264, "hevc": _read_hevc}.get(context.name)
+    return read is not None and read(_units(memoryview(packet), _length_size(context))).forgets
+
+
 class _Entry(NamedTuple):
-    """Whether a packet is an entry, and whether it brings the parameters that the decoder needs."""
+    """Whether a packet is an entry, whether it brings the parameters that the decoder needs, and whether it is IDR."""
 
     opens: bool
     parameters: bool
+    forgets: bool = False
 
 
 def _length_size(context: VideoCodecContext) -> int:
@@ -67,7 +74,8 @@ def _read_h264(units: Iterator[memoryview]) -> _Entry:
         if kind == _SEI:
             exact = exact or _recovers_at_once(bytes(unit[1:]).replace(b"\0\0\3", b"\0\0"))
         elif 1 <= kind <= _IDR:
-            return _Entry(exact or kind == _IDR, {7, 8} <= kinds)  # those of the sequence and of the picture
+            # Parameters are those of the sequence and those of the picture.
+            return _Entry(exact or kind == _IDR, {7, 8} <= kinds, kind == _IDR)
     return _Entry(False, False)
 
 
@@ -95,5 +103,5 @@ def _read_hevc(units: Iterator[memoryview]) -> _Entry:
         kind = unit[0] >> 1 & 63
         kinds.add(kind)
         if kind < 32:
-            return _Entry(16 <= kind <= 23, {33, 34} <= kinds)
+            return _Entry(16 <= kind <= 23, {33, 34} <= kinds, kind in (19, 20))
     return _Entry(False, False)

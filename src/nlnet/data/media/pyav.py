@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from nlnet.data.media.entries import entry_points
+from nlnet.data.media.entries import entry_points, forgets
 from nlnet.data.media.video import Box, VideoError, checked_crop, has_exact_times, open_video, packets_of, quarter_turns
 
 # Frames converted together: enough to spread the cost of a call, few enough to keep 4K pictures out of memory.
@@ -140,7 +140,8 @@ def _spans(packets: list[Packet], wanted: Iterable[int | None], entries: Sequenc
 def check_frames(data: bytes) -> int:
     """How many frames really come out of the decoder, once those asked for alone are known to be the same.
 
-    Decodes the video from the start, and then every other frame again from the entry before it.
+    Decodes the video from the start, and then every other frame again from the entry before it, unless all entries are
+    pictures by which the standard makes a decoder forget what it knows.
     Raises VideoError: "not seekable" where these differ, or where none of several keyframes is an entry, so that every
     clip has to be decoded from the start; others like `nlnet.data.media.video.probe`.
     """
@@ -148,6 +149,9 @@ def check_frames(data: bytes) -> int:
         if not has_exact_times(container):
             return sum(1 for _ in container.decode(stream))
         packets = packets_of(container, stream)
+        entries = [packets[i] for i in _entries(packets, stream)[1:]]
+        if entries and all(forgets(entry, stream.codec_context) for entry in entries):
+            return sum(1 for _ in _decoded(packets, stream))
         digests = {frame.pts: _digest(frame) for frame in _decoded(packets, stream)}
         marked = sum(packet.is_keyframe for packet in packets)
         unique = len({packet.pts for packet in packets if not packet.is_discard}) == len(packets)

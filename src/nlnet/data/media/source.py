@@ -5,8 +5,9 @@ Where the container stores times, decoding begins at the last entry before the f
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from heapq import heappop, heappush
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from av.video.frame import VideoFrame
 
 from nlnet.data.media.damage import find_damage
 from nlnet.data.media.entries import entry_points
+from nlnet.data.media.times import Times, times_of
 from nlnet.data.media.video import (
     FrameTicks,
     VideoError,
@@ -28,6 +30,8 @@ from nlnet.data.media.video import (
     zero_of,
 )
 
+_MOST_WAITING = 16  # frames that a later one may come before: as many as H.264 and HEVC let a decoder hold
+
 
 class SourceFrame(NamedTuple):
     """A frame at `tick` times `base` seconds of the container's clock, which is at `zero` where players show 0."""
@@ -37,6 +41,20 @@ class SourceFrame(NamedTuple):
     base: Fraction
     zero: Fraction
     rate: Fraction
+
+
+class SourceTicks(NamedTuple):
+    """The ticks of frames, rising, and what makes seconds of them; see `SourceFrame`."""
+
+    ticks: list[int]
+    base: Fraction
+    zero: Fraction
+    rate: Fraction
+
+    @property
+    def times(self) -> Times:
+        """When the frames are shown."""
+        return times_of(self.ticks, self.base, self.ticks[0] * self.base - self.zero, self.rate)
 
 
 class _Packet(NamedTuple):
@@ -60,6 +78,13 @@ class _Listing(NamedTuple):
     def seconds(self, tick: int) -> float:
         return float(tick * self.base - self.zero)
 
+    def between(self, start: float | None, end: float | None) -> list[int]:
+        """The ticks with start <= time < end, rising."""
+        ticks = sorted(packet.tick for packet in self.packets if packet.tick is not None)
+        first = 0 if start is None else bisect_left(ticks, start, key=self.seconds)
+        behind = len(ticks) if end is None else bisect_left(ticks, end, key=self.seconds)
+        return ticks[first:behind]
+
 
 def source_frames(source: Path | bytes, start: float | None = None, end: float | None = None) -> Iterator[SourceFrame]:
     """The frames with start <= time < end in the order of their times, which rise from each to the next.
@@ -72,6 +97,16 @@ def source_frames(source: Path | bytes, start: float | None = None, end: float |
     choose = _by_time if listing.by_time else _by_order
     for tick, image in choose(source, listing, start, end):
         yield SourceFrame(tick, image, listing.base, listing.zero, listing.rate)
+
+
+def source_ticks(source: Path | bytes, start: float | None = None, end: float | None = None) -> SourceTicks:
+    """When the frames of `source_frames` are shown; they are only decoded for it where the container does not say."""
+    listing = _list(source)
+    if listing.by_time:
+        ticks = listing.between(start, end)
+    else:
+        ticks = [tick for tick, _ in _by_order(source, listing, start, end)]
+    return SourceTicks(ticks, listing.base, listing.zero, listing.rate)
 
 
 def _list(source: Path | bytes) -> _Listing:
@@ -97,24 +132,37 @@ def _check_damage(source: Path | bytes, listing: _Listing, end: float | None) ->
 def _by_time(
     source: Path | bytes, listing: _Listing, start: float | None, end: float | None
 ) -> Iterator[tuple[int, VideoFrame]]:
-    ticks = sorted(packet.tick for packet in listing.packets if packet.tick is not None)
-    first = 0 if start is None else bisect_left(ticks, start, key=listing.seconds)
-    behind = len(ticks) if end is None else bisect_left(ticks, end, key=listing.seconds)
-    wanted = set(ticks[first:behind])
+    ticks = listing.between(start, end)
+    wanted = set(ticks)
     if not wanted:
         return
     places = [i for i, packet in enumerate(listing.packets) if packet.tick in wanted]
-    earliest, count = ticks[first], 0
+    earliest, count = ticks[0], 0
     # Pictures behind an entry in the file may be shown before it, and cannot be decoded from there.
     entries = [i for i, p in enumerate(listing.packets) if p.entry and p.tick is not None and p.tick <= earliest]
     for begin in dict.fromkeys((max((i for i in entries if i <= places[0]), default=0), 0)):
-        for tick, frame in _decode(source, begin, places[-1] + 1):
-            if tick in wanted:
-                count += 1
-                yield tick, frame
+        decoded = _decode(source, begin, places[-1] + 1)
+        for tick, frame in _sorted(((t, frame) for t, frame in decoded if t in wanted), ticks):
+            count += 1
+            yield tick, frame
         if count:
             return
     raise VideoError("undecodable", f"none of {len(wanted)} frames can be decoded")
+
+
+def _sorted(frames: Iterable[tuple[int, VideoFrame]], ticks: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames in the order of these times. A decoder goes by the order in the pictures; damage may change either."""
+    waiting: list[tuple[int, int, VideoFrame]] = []
+    place, last = 0, len(ticks) - 1
+    for count, item in enumerate(chain(frames, (None,))):
+        if item is not None:
+            heappush(waiting, (item[0], count, item[1]))
+        while waiting and (item is None or waiting[0][0] <= ticks[min(place, last)] or len(waiting) > _MOST_WAITING):
+            tick, _, frame = heappop(waiting)
+            if place > last or tick < ticks[place]:
+                raise VideoError("undecodable", "its frames do not come out of the decoder in the order of their times")
+            place = bisect_left(ticks, tick) + 1
+            yield tick, frame
 
 
 def _decode(source: Path | bytes, begin: int, end: int) -> Iterator[tuple[int | None, VideoFrame]]:

@@ -7,10 +7,14 @@ video that starts after its sound starts later than zero.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd
+from math import ceil, gcd, lcm
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+# Floats that differ by less mean the same second; no container counts in finer steps.
+SAME_S = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,41 @@ class Times:
         times, wanted = self.seconds(np.arange(self.frames)), np.asarray(seconds, np.float64)
         after = np.searchsorted(times, wanted).clip(max=self.frames - 1)
         before = (after - 1).clip(min=0)
-        return np.where(wanted - times[before] <= times[after] - wanted, before, after)
+        nearest = np.where(wanted - times[before] <= times[after] - wanted + SAME_S, before, after)
+        return np.searchsorted(times, times[nearest])  # of frames at the same time the first
+
+    def resampled(self, fps: float | None) -> "Resampled":
+        """The video at `fps` frames a second: frame i at t_0 + i / fps, for every i with a time before the video's end.
+
+        It ends 1 / `self.fps` after its last frame, so these are ceil(frames fps / self.fps), at least one. Each is the
+        stored frame that is nearest in time; above the stored rate frames repeat. None, and the own rate of a video
+        of constant rate, leave the frames as they are.
+        """
+        if fps is None or (self.constant and fps == self.fps):
+            return Resampled(self, self)
+        frames = max(1, ceil(self.frames * fps / self.fps - 1e-9))
+        if not (self.table and self.table[2]):
+            return Resampled(Times(frames, fps), self)
+        num, den, start = self.table[:3]
+        # Ticks that hold both the start and the distance of two frames; or nanoseconds, where there are none so coarse.
+        ticks = min(lcm(den, exact_rate(fps).numerator), 10**9)
+        return Resampled(Times(frames, fps, (1, ticks, round(Fraction(start * num * ticks, den)))), self)
+
+
+class Resampled(NamedTuple):
+    """A video at another rate: when its frames are shown, and when those that are stored."""
+
+    times: Times
+    source: Times
+
+    def stored(self, frames: np.ndarray) -> np.ndarray:
+        """The stored frame that each of `frames` is."""
+        return frames if self.times is self.source else self.source.nearest(self.times.seconds(frames))
+
+
+def exact_rate(fps: float) -> Fraction:
+    """A rate as a fraction: 24000/1001 for 23.976023976."""
+    return Fraction(fps).limit_denominator(1001)
 
 
 def times_of(ticks: Sequence[int], base: Fraction, begin: Fraction, rate: Fraction) -> Times:

@@ -30,6 +30,9 @@ class DataModule(pl.LightningDataModule):
     groups: Mapping[str, Sequence[int]] = {}
     """Named sets of class indices that are reported apart."""
 
+    subsets: Mapping[str, Sequence[int]] = {}
+    """Named sets of indices of validation samples that are reported apart."""
+
     train_keys: Sequence[str] = ()
     """The names of the training samples by index, for messages; their numbers if empty."""
 

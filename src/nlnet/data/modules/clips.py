@@ -1,17 +1,19 @@
 """The LightningDataModule of clips: finds the shards, checks them before training, and prepares batches."""
 
+from collections import Counter
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from nlnet.data.batches.base import Batch, RankSlice
-from nlnet.data.batches.clip_transforms import prepare_clips
+from nlnet.data.batches.clip_transforms import center_crop, prepare_clips
 from nlnet.data.batches.clips import ClipBatches, ClipSettings
 from nlnet.data.batches.sampling import ClipGeometry
 from nlnet.data.media.decode import DECODERS
 from nlnet.data.modules.base import ShardDataModule
-from nlnet.data.shards.find import find_shards, is_pattern
+from nlnet.data.shards.find import find_shards, find_splits, is_pattern
 from nlnet.data.shards.index import same_classes
 from nlnet.errors import UserError, nearest
 
@@ -26,8 +28,9 @@ class ClipDataModule(ShardDataModule):
             without manifest, as `nlnet.data.shards.find.find_shards` takes it.
         val_shards: likewise for validation; None for the same place.
         dataset: the first word of the shards' names, `charades` in `charades-train-000000.tar`.
-        train_split, val_split: the second word.
+        train_split, val_split: the second word; of the training also several, which are trained on as one.
         frames, stride: the clip, 32x2 for 64 consecutive frames of which every other is taken.
+        fps: frames a second that clips are cut from; None for the frames as stored.
         size: side of the square crop that the network sees.
         scale: the range of the random short side; evaluation uses its lower end.
         flip: mirror half of the training clips.
@@ -41,12 +44,13 @@ class ClipDataModule(ShardDataModule):
         self,
         shards: str,
         dataset: str,
-        train_split: str = "train",
+        train_split: str | Sequence[str] = "train",
         val_split: str = "val",
         *,
         val_shards: str | None = None,
         frames: int = 32,
         stride: int = 2,
+        fps: float | None = None,
         size: int = 224,
         scale: tuple[int, int] = (256, 320),
         flip: bool = True,
@@ -59,13 +63,15 @@ class ClipDataModule(ShardDataModule):
         low, high = int(scale[0]), int(scale[1])
         if not size <= low <= high:
             raise UserError(f"data.scale={[low, high]}: needs data.size={size} <= low <= high; lower data.size")
-        self._view = (ClipGeometry(frames, stride), size, (low, high))
+        self._view = (ClipGeometry(frames, stride, fps), size, (low, high))
         self._flip, self._color_jitter, self.decoder = flip, color_jitter, check_decoder(decoder)
         self._find(dataset, train_split, val_split, val_shards)
         if self.train.classes != self.val.classes:
-            raise UserError(f"{self.shards}: the splits {train_split} and {val_split} name different classes")
+            raise UserError(f"{self.shards}: the splits {self.train.split} and {val_split} name different classes")
         self.check_fills_a_batch(len(self.train.samples), "samples")
         self.kind, self.classes, self.groups = self.train.task, self.train.classes, self.train.groups
+        self.subsets = self.val.subsets
+        self.remarks = [*self._stored_too_small(), *self._trained_and_validated()]
         self.train_keys, self.val_keys = ([sample.key for sample in m.samples] for m in (self.train, self.val))
 
     @property
@@ -80,12 +86,36 @@ class ClipDataModule(ShardDataModule):
 
     def short_videos(self) -> int:
         """How many training videos are shorter than the clip and will be repeated cyclically."""
-        return sum(sample.frames < self._view[0].span for sample in self.train.samples)
+        geometry = self.geometry
+        return sum(s.times.resampled(geometry.fps).times.frames < geometry.span for s in self.train.samples)
 
-    def _find(self, dataset: str, train_split: str, val_split: str, val_shards: str | None) -> None:
+    def _stored_too_small(self) -> list[str]:
+        """Says how many training videos are smaller than the least that `scale` asks for, and what that costs."""
+        _, size, (low, high) = self._view
+        sides = Counter(min(sample.width, sample.height) for sample in self.train.samples)
+        small = Counter({side: count for side, count in sides.items() if side < low})
+        if not small:
+            return []
+        ((side, _),) = small.most_common(1)
+        least, most = (center_crop(side, side, size, scale).side for scale in (high, low))
+        return [
+            f"{small.total():,} of {sides.total():,} training videos are stored with a short side of less than the"
+            f" {low} pixels of data.scale, most of them {side}: of these, crops of {least} to {most} pixels are"
+            f" enlarged to {size}. If their files are larger, prepare them again with short_side={high}"
+        ]
+
+    def _trained_and_validated(self) -> list[str]:
+        if self.train_root != self.val_root or self.val.split not in self.train.split.split("+"):
+            return []
+        return [
+            f"the validation videos, split {self.val.split}, are also trained on ({self.train.split}): their figures"
+            " say nothing of new videos"
+        ]
+
+    def _find(self, dataset: str, train_split: str | Sequence[str], val_split: str, val_shards: str | None) -> None:
         if is_pattern(self.shards) and not val_shards:
             raise UserError(f"data.val_shards is not set, and data.shards={self.shards} names the training shards only")
-        self.train, self.train_root = find_shards(self.shards, dataset, train_split, self.settings)
+        self.train, self.train_root = find_splits(self.shards, dataset, train_split, self.settings)
         self.val, self.val_root = find_shards(str(val_shards or self.shards), dataset, val_split, self.settings)
         if not self.train_root and not self.val_root:
             self.train, self.val = same_classes(self.train, self.val)

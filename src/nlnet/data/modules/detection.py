@@ -75,6 +75,8 @@ class DetectionDataModule(ShardDataModule):
         self.flip, self.masks, self.keypoints, self.aspect_groups = flip, masks, keypoints, aspect_groups
         self.formats = check_formats(image_formats, "data.image_formats")
         self._files: list[FolderSplit] = []  # of training and of validation, where they are not in shards
+        if not isinstance(train_split, str):
+            raise UserError(f"data.train_split={list(train_split)}: images are trained on from one split; name one")
         self.train, self.val = self._find(dataset, train_split, val_split)
         rows, problems = unified({m.split: m.details["categories"] for m in (self.train, self.val)})
         if problems:

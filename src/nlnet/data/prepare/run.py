@@ -147,10 +147,11 @@ def _video(path: Path, item: Item, settings: Settings) -> tuple[bytes, Fraction 
         return read_bytes(path, limits.SAMPLE), None
     encoded = transcode_with_begin(
         path,
-        short_side=settings.short_side,
+        short_side=settings.stored_side,
         gop=settings.gop,
         crf=settings.crf,
         tune=settings.tune,
+        fps=settings.fps,
         start=cut[0] if cut else None,
         end=cut[1] if cut else None,
     )

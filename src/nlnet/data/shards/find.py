@@ -1,5 +1,6 @@
 """From what `data.shards` says to a manifest, and to where its shards are."""
 
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from nlnet import limits
 from nlnet.data.shards import storage
 from nlnet.data.shards.cache import PIPE
 from nlnet.data.shards.index import expand, index
-from nlnet.data.shards.manifest import Manifest, manifest_name
+from nlnet.data.shards.manifest import Manifest, joined, manifest_name
 from nlnet.data.shards.source import DEFAULTS, ReadSettings, shard_urls
 from nlnet.errors import UserError
 
@@ -37,6 +38,20 @@ def find_shards(shards: str, dataset: str, split: str, settings: ReadSettings) -
     if not urls:
         raise UserError(f"data.shards={shards}: no file matches")
     return Found(index(urls, dataset, split, settings), "")
+
+
+def find_splits(shards: str, dataset: str, splits: str | Sequence[str], settings: ReadSettings) -> Found:
+    """One split, or several as one (`nlnet.data.shards.manifest.joined`). Raises UserError."""
+    names = [splits] if isinstance(splits, str) else list(splits)
+    if not names:
+        raise UserError("data.train_split=[]: name at least one split")
+    if len(names) > 1 and is_pattern(shards):
+        raise UserError(
+            f"data.train_split=[{', '.join(names)}]: data.shards={shards} names the files themselves; name those of all"
+            " splits there, with braces, and one split"
+        )
+    found = [find_shards(shards, dataset, name, settings) for name in names]
+    return Found(joined([manifest for manifest, _ in found]), found[0].root)
 
 
 def is_pattern(shards: str) -> bool:

@@ -2,7 +2,10 @@
 
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +75,8 @@ class Manifest:
     """A split of a data set in shards.
 
     `task` is "multilabel", "multiclass" or "detection". `groups` are named sets of class indices that are reported
-    apart. `details` are what else a kind of data set has to say: for detection its categories, in COCO's words.
+    apart. `details` are what else a data set has to say: for detection its categories, in COCO's words; under
+    "subsets" named sets of sample indices that are reported apart.
     """
 
     dataset: str
@@ -88,6 +92,11 @@ class Manifest:
     def things(self) -> str:
         """What the samples are, for messages."""
         return "images" if self.task == "detection" else "videos"
+
+    @property
+    def subsets(self) -> dict[str, tuple[int, ...]]:
+        """Named sets of indices into `samples` that are reported apart."""
+        return {name: tuple(members) for name, members in self.details.get("subsets", {}).items()}
 
     def to_json(self) -> str:
         """The manifest as text: always the same for the same content, one sample a line.
@@ -136,6 +145,50 @@ class Manifest:
 def manifest_name(dataset: str, split: str) -> str:
     """The manifest's file name, such as "charades-train-manifest.json"."""
     return f"{dataset}-{split}-manifest.json"
+
+
+def joined(manifests: Sequence[Manifest]) -> Manifest:
+    """Several splits of a data set as one, such as "train+test": the samples of the first, then those of the next.
+
+    Raises UserError where their classes differ, or where a sample is in two of them.
+    """
+    first, *others = manifests
+    if not others:
+        return first
+    where = f"the splits {', '.join(manifest.split for manifest in manifests)} as one"
+    for other in others:
+        if problem := _unlike(first, other):
+            raise UserError(f"{where}: {problem}; prepare them together, from the same list of classes")
+    counts = Counter(sample.key for manifest in manifests for sample in manifest.samples)
+    if repeated := [key for key, count in counts.items() if count > 1]:
+        raise UserError(
+            f"{where}: {len(repeated):,} samples are in more than one of them, first {repeated[0]}; name each split"
+            " once, and leave repeated samples out of one"
+        )
+    starts = accumulate((len(manifest.shards) for manifest in manifests), initial=0)
+    return replace(
+        first,
+        split="+".join(manifest.split for manifest in manifests),
+        shards=tuple(shard for manifest in manifests for shard in manifest.shards),
+        samples=tuple(
+            replace(sample, shard=start + sample.shard)
+            for start, manifest in zip(starts, manifests, strict=False)
+            for sample in manifest.samples
+        ),
+    )
+
+
+def _unlike(first: Manifest, other: Manifest) -> str:
+    """What two splits of one data set do not have in common; "" for nothing."""
+    if len(first.classes) != len(other.classes):
+        return f"{first.split} has {len(first.classes)} classes, {other.split} {len(other.classes)}"
+    for k, (ours, theirs) in enumerate(zip(first.classes, other.classes, strict=True)):
+        if ours != theirs:
+            return f"class {k} is {ours} in {first.split}, {theirs} in {other.split}"
+    for name in ("task", "groups", "details"):
+        if getattr(first, name) != getattr(other, name):
+            return f"{first.split} and {other.split} have other {name}"
+    return ""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
@@ -200,6 +253,8 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"group {name!r} names a class outside 0..{len(classes) - 1}")
     if manifest.task == "detection":
         _check_details(manifest.details)
+    if "subsets" in manifest.details:
+        _check_subsets(manifest)
     counts = [0] * len(manifest.shards)
     keys: set[str] = set()
     for sample in manifest.samples:
@@ -219,6 +274,14 @@ def _check_details(details: dict[str, Any]) -> None:
             _typed(typed(category, dict, f"category {k}"), name, kind)
     if "annotations" in details:
         _typed(_typed(details, "annotations", dict), "sha256", str)
+
+
+def _check_subsets(manifest: Manifest) -> None:
+    samples = range(len(manifest.samples))
+    for name, members in _typed(manifest.details, "subsets", dict).items():
+        for member in typed(members, list, f"subset {name!r}"):
+            if typed(member, int, f"a sample of subset {name!r}") not in samples:
+                raise ValueError(f"subset {name!r} names a sample outside 0..{len(samples) - 1}")
 
 
 def _check_sample(sample: Sample, shards: tuple[Shard, ...], classes: range) -> None:

@@ -12,9 +12,8 @@ nothing to learn from; and as a function of the two attributes its AUROC is exac
 a positive and a negative pair it wins as many as it loses. Position, drift, colors, onset, light and noise vary.
 """
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +23,11 @@ from nlnet.data.annotations.records import Labels
 from nlnet.data.media.encode import encode_frames
 from nlnet.data.media.video import VideoInfo
 from nlnet.data.shards.manifest import Manifest, Sample, Shard, write_manifest
-from nlnet.data.shards.writer import RawSample, write_shard
+from nlnet.data.shards.writer import RawSample
+from nlnet.data.synthetic.drawing import background, paint, write_clips
 
 SEED = 20180618
 FRAMES, SIZE, FPS = 8, 32, 8.0
-CLIPS_PER_SHARD = 256
 SPLITS = {  # clips of each split
     "charades": {"train": 2048, "test": 1024},
     "kinetics": {"train": 2048, "val": 1024},
@@ -92,13 +91,13 @@ def render(split: str, index: int, *, seed: int = SEED) -> tuple[np.ndarray, Lab
     left_on, right_off = int(rng.integers(0, 2)), int(rng.integers(FRAMES - 1, FRAMES + 1))
     early, later = slice(left_on, half), slice(half, right_off)
 
-    frames_THWC = _background(rng)
+    frames_THWC = background(rng, FRAMES, SIZE)
     bar = _bar(_offsets(rng, 15, 16), what.bar_upright)
     left = _glyph(_offsets(rng, 4, 5)[:, early], what.left_filled, what.left_square)
     right = _glyph(_offsets(rng, 26, 27)[:, later], what.right_filled, what.right_square)
-    _paint(frames_THWC, bar, np.full(3, rng.uniform(150, 210)))
-    _paint(frames_THWC[early], left, rng.uniform(*WARM))
-    _paint(frames_THWC[later], right, rng.uniform(*COOL))
+    paint(frames_THWC, bar, np.full(3, rng.uniform(150, 210)))
+    paint(frames_THWC[early], left, rng.uniform(*WARM))
+    paint(frames_THWC[later], right, rng.uniform(*COOL))
     frames_THWC += rng.normal(0, 4, frames_THWC.shape)
 
     on, off = left_on / FPS, right_off / FPS
@@ -106,13 +105,6 @@ def render(split: str, index: int, *, seed: int = SEED) -> tuple[np.ndarray, Lab
     holds = (*what, what.same_fill, what.same_shape)
     labels = tuple((c, *span) for c, (true, span) in enumerate(zip(holds, spans, strict=True)) if true)
     return np.clip(np.rint(frames_THWC), 0, 255).astype(np.uint8), labels
-
-
-def _background(rng: np.random.Generator) -> np.ndarray:
-    """A dim tinted wall, lit from one side: (T, H, W, 3)."""
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE - 0.5
-    light_HW = rng.uniform(40, 80) + rng.uniform(-20, 20) * y + rng.uniform(-20, 20) * x
-    return np.repeat((light_HW[..., None] + rng.uniform(-15, 15, 3))[None], FRAMES, axis=0)
 
 
 def _offsets(rng: np.random.Generator, low_x: float, high_x: float) -> np.ndarray:
@@ -139,10 +131,6 @@ def _bar(offsets: np.ndarray, upright: bool) -> np.ndarray:
     return np.clip(2 - across, 0, 1) * np.clip(5.5 - along, 0, 1)
 
 
-def _paint(frames_THWC: np.ndarray, coverage_THW: np.ndarray, color: np.ndarray) -> None:
-    frames_THWC += coverage_THW[..., None] * (color - frames_THWC)
-
-
 def build(folder: Path, dataset: str, clips: Mapping[str, int] | None = None, *, seed: int = SEED) -> None:
     """Writes the shards and manifests of `dataset` into a new `folder`: so many clips of each split.
 
@@ -153,30 +141,17 @@ def build(folder: Path, dataset: str, clips: Mapping[str, int] | None = None, *,
     for split, count in (clips or SPLITS[dataset]).items():
         if count <= 0 or count % SCENES:
             raise ValueError(f"{count} clips for the split {split!r}: needs a positive multiple of {SCENES}")
-        shards: list[Shard] = []
-        samples: list[Sample] = []
-        for start in range(0, count, CLIPS_PER_SHARD):
-            path = folder / f"{dataset}-{split}-{len(shards):06d}.tar"
-            wanted = range(start, min(start + CLIPS_PER_SHARD, count))
-            shard, written = write_shard(path, len(shards), _raw_samples(dataset, split, wanted, seed))
-            shards.append(shard)
-            samples.extend(written)
+        make = partial(_raw_sample, dataset, split, seed=seed)
+        shards, samples = write_clips(folder, dataset, split, count, make)
         write_manifest(folder, _manifest(dataset, split, shards, samples))
 
 
-def _raw_samples(dataset: str, split: str, indices: Iterable[int], seed: int) -> Iterator[RawSample]:
-    """Encoded clips in order, a thread a core: the encoder works without Python's lock."""
-    info = VideoInfo(FRAMES, FPS, SIZE, SIZE)
-
-    def make(index: int) -> RawSample:
-        frames_THWC, labels = render(split, index, seed=seed)
-        if dataset == "kinetics":
-            what = scene(index)
-            labels = ((2 * what.same_fill + what.same_shape, 0.0, FRAMES / FPS),)
-        return RawSample(f"{split}{index:06d}", encode_frames(frames_THWC, FPS), info, labels)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(make, indices)
+def _raw_sample(dataset: str, split: str, index: int, *, seed: int) -> RawSample:
+    frames_THWC, labels = render(split, index, seed=seed)
+    if dataset == "kinetics":
+        what = scene(index)
+        labels = ((2 * what.same_fill + what.same_shape, 0.0, FRAMES / FPS),)
+    return RawSample(f"{split}{index:06d}", encode_frames(frames_THWC, FPS), VideoInfo(FRAMES, FPS, SIZE, SIZE), labels)
 
 
 def _manifest(dataset: str, split: str, shards: Sequence[Shard], samples: Sequence[Sample]) -> Manifest:

@@ -9,11 +9,13 @@ from nlnet.errors import UserError, nearest
 
 
 class BuiltIn(NamedTuple):
-    """What its samples are called, its version, and about how many seconds it takes to make."""
+    """What its samples are called, its version, about how many seconds it takes to make, and whether it takes the
+    place of real data."""
 
     samples: str
     version: str
     seconds: int
+    stands_in: bool = True
 
 
 # A new version whenever the samples change: it names the folder.
@@ -21,8 +23,9 @@ BUILT_IN = {
     "charades": BuiltIn("clips", "v1", 20),
     "kinetics": BuiltIn("clips", "v1", 20),
     "coco": BuiltIn("images", "v1", 10),
+    "longrange": BuiltIn("clips", "v1", 20, stands_in=False),
 }
-"""By the data set whose place they take."""
+"""By `data.dataset`: the data set whose place they take, or their own name."""
 
 
 def built_in(dataset: str) -> BuiltIn:
@@ -42,7 +45,8 @@ def ensure(root: Path, dataset: str = "charades", say: Callable[[str], None] = p
 
     `dataset` is "charades" (multi-label: the local and the relational classes; splits train and test) or "kinetics"
     (multi-class: the pair of the two relations, so that local evidence is worth nothing; splits train and val), of the
-    same clips (`nlnet.data.synthetic.clips`); or "coco" (images: `nlnet.data.synthetic.shapes`; splits train and val).
+    same clips (`nlnet.data.synthetic.clips`); or "coco" (images: `nlnet.data.synthetic.shapes`; splits train and val);
+    or "longrange" (multi-label, `nlnet.data.synthetic.longrange`; splits train and val).
     The folder appears under its name only when it is whole, so a killed first run leaves nothing that a second one
     would trust, and of two processes that make it at once the first to finish wins.
 
@@ -71,9 +75,11 @@ def ensure(root: Path, dataset: str = "charades", say: Callable[[str], None] = p
 
 def _build(folder: Path, dataset: str) -> None:
     # Here: a command that makes nothing need not wait for the encoders.
-    from nlnet.data.synthetic import clips, shapes
+    from nlnet.data.synthetic import clips, longrange, shapes
 
     if dataset == shapes.DATASET:
         shapes.build(folder)
+    elif dataset == longrange.DATASET:
+        longrange.build(folder)
     else:
         clips.build(folder, dataset)

@@ -1,4 +1,4 @@
-"""Mask R-CNN and Keypoint R-CNN with a feature pyramid and non-local blocks (section 5.3 of the paper)."""
+"""Mask R-CNN and Keypoint R-CNN with a feature pyramid and non-local blocks (section 6 of the paper)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

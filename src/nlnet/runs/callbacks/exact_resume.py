@@ -1,6 +1,8 @@
 """Exact resume: randomness by position, `last.ckpt` between steps, and signals that wait for such a place."""
 
 import random
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,18 @@ class ExactResume(Callback):
 
     - Every batch is seeded from (seed, batch, rank), so no generator has a history to restore.
     - `last.ckpt` is written after every `every_n_steps`-th optimizer step, when a signal has come in, and at the end.
-    - SIGINT and SIGTERM set a flag; the ranks agree on it after each optimizer step. During a validation, which
-      changes nothing, the run stops at the next batch and validates again when it is resumed.
+    - SIGINT, SIGTERM and SIGUSR1 set a flag; the ranks agree on it after each optimizer step. During a validation,
+      which changes nothing, the run stops at the next batch and validates again when it is resumed.
     """
 
-    def __init__(self, folder: Path, seed: int, every_n_steps: int) -> None:
+    def __init__(
+        self, folder: Path, seed: int, every_n_steps: int, on_stop: Callable[[int], None] | None = None
+    ) -> None:
+        """`on_stop` is called with the signal before the last checkpoint is written: more may follow soon."""
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.path = Path(folder) / "last.ckpt"
-        self.seed, self.every_n_steps = seed, every_n_steps
+        self.seed, self.every_n_steps, self.on_stop = seed, every_n_steps, on_stop
         self.signals = StopSignals()
         self.validated_step = -1  # optimizer steps that the last finished validation had seen
         self._saved_step = -1
@@ -70,6 +75,23 @@ class ExactResume(Callback):
         self._leaving = stop
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._leave_if_saved()
+        if trainer.state.fn == "validate":  # after the training, whose end has given the signals back
+            self.signals.install()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.signals.install()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._leaving = self._stop_agreed(trainer)
         self._leave_if_saved()
 
     def on_validation_batch_end(
@@ -117,12 +139,19 @@ class ExactResume(Callback):
     def _stop_agreed(self, trainer: pl.Trainer) -> bool:
         """Whether any rank has been asked to stop; a scheduler may signal only one of them."""
         mine = self.signals.received is not None
-        return trainer.strategy.reduce_boolean_decision(mine, all=False) if trainer.world_size > 1 else mine
+        stop = trainer.strategy.reduce_boolean_decision(mine, all=False) if trainer.world_size > 1 else mine
+        if stop and self.on_stop:
+            self.on_stop(self._number)
+            self.on_stop = None
+        return stop
+
+    @property
+    def _number(self) -> int:
+        return self.signals.received or signal.SIGTERM  # which another rank has got
 
     def _leave_if_saved(self) -> None:
         if self._leaving:
-            number = self.signals.received or 15
-            raise RunInterrupted(number, self.path if self.path.is_file() else None)
+            raise RunInterrupted(self._number, self.path if self.path.is_file() else None)
 
 
 class SaveLast(Callback):

@@ -18,7 +18,8 @@ class MetricsCsv(Callback):
 
     Columns: `step` (optimizer steps done), `epoch`, then whatever is logged; an empty cell is a metric that the row
     does not have. Rows are on disk before a checkpoint of the same step is written. After a resume the rows of steps
-    that the checkpoint has not seen are dropped with the first step or validation, and the rest is continued.
+    that the checkpoint has not seen are dropped with the first step or validation, and the rest is continued; a run
+    that starts anew after one that left no checkpoint has seen none.
     """
 
     def __init__(self, path: Path, every_n_steps: int) -> None:
@@ -26,7 +27,6 @@ class MetricsCsv(Callback):
         self._columns: list[str] = []
         self._logged_step = 0
         self._validated_step = -1
-        self._epoch: int | None = None  # of the last step: one that a training ends within is counted at its end
         self._rate = float("nan")
         self._resumed: tuple[int, bool] | None = None  # a checkpoint's step, and whether that was validated
 
@@ -38,6 +38,10 @@ class MetricsCsv(Callback):
         if trainer.is_global_zero and self.path.is_file():
             self._resumed = self._logged_step, validated == self._logged_step
             self._validated_step = validated
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and trainer.global_step == 0 and self.path.is_file():
+            self._resumed = self._resumed or (0, False)
 
     def _drop_unseen(self) -> None:
         """Not while the checkpoint is loaded: what does not fit may yet end the run, which then has lost nothing."""
@@ -57,7 +61,7 @@ class MetricsCsv(Callback):
         step = trainer.global_step
         if step == self._logged_step:
             return
-        self._logged_step, self._epoch = step, trainer.current_epoch
+        self._logged_step = step
         if step % self.every_n_steps == 0:
             self._append(trainer, self._metrics(trainer, "train/") | {"lr": self._rate})
 
@@ -75,7 +79,8 @@ class MetricsCsv(Callback):
     def _append(self, trainer: pl.Trainer, metrics: Row) -> None:
         if not trainer.is_global_zero:
             return
-        epoch = trainer.current_epoch if self._epoch is None else self._epoch
+        # Of the last step: `trainer.current_epoch` is the next one where a training has ended, or ends within an epoch.
+        epoch = max(trainer.fit_loop.epoch_progress.current.ready - 1, 0)
         row = {"step": trainer.global_step, "epoch": epoch} | metrics
         if not self._columns and self.path.is_file():
             self._columns = _header(self.path)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, noted rather than obeyed at once."""
+"""SIGINT, SIGTERM and SIGUSR1, noted rather than obeyed at once."""
 
 import signal
 import threading
@@ -9,7 +9,9 @@ from nlnet.distributed import print_once
 
 
 class StopSignals:
-    """While installed, remembers the first SIGINT or SIGTERM in `received`; a second one acts as it did before.
+    """While installed, remembers the first SIGINT, SIGTERM or SIGUSR1 in `received`; a second one acts as before.
+
+    SIGUSR1 is a warning of schedulers that preempt. Where Lightning answers it (under Slurm, by requeuing), it does.
 
     A handler runs between any two Python instructions, where nothing can be saved safely. So it only sets a flag, and
     the run leaves at a place of its choosing.
@@ -29,9 +31,10 @@ class StopSignals:
                 )
             self._said = True
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             current = signal.getsignal(number)
-            if current != self._note:
+            taken = number == signal.SIGUSR1 and current != signal.SIG_DFL
+            if current != self._note and not taken:
                 self._previous[number] = current
                 signal.signal(number, self._note)
 

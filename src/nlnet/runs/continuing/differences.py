@@ -15,6 +15,7 @@ HOW_READ = (
     "data.read_ahead_mb",
     "data.read_timeout_s",
     "data.worker_timeout_s",
+    "group",
     "logger",
     "paths",
     "tags",
@@ -37,10 +38,15 @@ _FREE = (
 )
 
 
+LATER = {"optim.bias_lr_factor": 1.0, "optim.schedule.warmup_start": 0.0}
+"""Settings that a checkpoint of an earlier version does not have -> what it was trained with."""
+
+
 def differences(checkpoint: Mapping[str, Any], cfg: DictConfig) -> list[str]:
     """`key=new (was old)` for every setting that the checkpoint's run had otherwise."""
-    old = flat(masked(checkpoint.get("hyper_parameters", {})))
     new = flat(masked(OmegaConf.to_container(cfg, resolve=True)))
+    before = {key: value for key, value in LATER.items() if key in new}
+    old = before | flat(masked(checkpoint.get("hyper_parameters", {})))
     return [
         f"{key}={new.get(key)} (was {old.get(key)})"
         for key in sorted(old.keys() | new.keys())

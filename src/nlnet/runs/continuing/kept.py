@@ -9,7 +9,7 @@ from nlnet.config.check import check
 from nlnet.config.resolve import changed
 from nlnet.distributed import print_once
 from nlnet.errors import UserError
-from nlnet.runs.continuing.differences import flat
+from nlnet.runs.continuing.differences import LATER, flat
 from nlnet.trust.settings import check_plain
 
 _HOW = "to start a new run from its weights set init.checkpoint instead of ckpt_path"
@@ -28,7 +28,8 @@ def with_kept_settings(cfg: DictConfig, checkpoint: Mapping[str, Any], where: st
         return cfg
     check_plain(saved, "optim", where)
     typed = list(cfg.get("typed") or ())
-    old, new = flat(saved), flat(OmegaConf.to_container(cfg.optim, resolve=True))
+    before = {key.removeprefix("optim."): value for key, value in LATER.items()}
+    old, new = before | flat(saved), flat(OmegaConf.to_container(cfg.optim, resolve=True))
     differing = [f"optim.{key}" for key in old.keys() & new.keys() if old[key] != new[key]]
     _refuse_what_cannot_change(differing, old, new, typed, where)
     if "optim.schedule._target_" in differing:  # asked for, and another one as a whole
@@ -56,6 +57,7 @@ def _refuse_what_cannot_change(
     for name, what in (
         ("optimizer._target_", "another optimizer has no use for the state of this one"),
         ("no_weight_decay", "its optimizer's state is of other groups of parameters"),
+        ("bias_lr_factor", "its optimizer's state may be of other groups of parameters"),
     ):
         key = f"optim.{name}"
         if key in differing and (name.endswith("_target_") or is_typed(key, typed)):

@@ -31,6 +31,11 @@ def job_number(cfg: DictConfig) -> str | None:
     return str(HydraConfig.get().job.num)
 
 
+def typed_words() -> list[str]:
+    """The overrides of the command line; none where there is no command."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
 def swept() -> list[str] | None:
     """The words of this point that differ between the points, such as ["seed=0"]; None outside of a multirun.
 

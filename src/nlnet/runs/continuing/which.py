@@ -10,18 +10,18 @@ from omegaconf import DictConfig
 
 from nlnet.checkpoints.files import LAST
 from nlnet.config.resolve import changed
-from nlnet.distributed import print_once
+from nlnet.distributed import print_once, rank
 from nlnet.errors import UserError
 from nlnet.runs.continuing.point import job_number, swept
+from nlnet.runs.file_names import CONFIG, RECORD
 from nlnet.runs.run_dir import (
-    CONFIG,
-    RECORD,
     RunKey,
     best_checkpoint,
     discard,
     identity,
     new_run_dir,
     newest_checkpoint,
+    refuse_taken,
     was_restarted,
 )
 
@@ -50,7 +50,7 @@ def with_run_dir(cfg: DictConfig) -> DictConfig:
 
     A run goes on in its own folder. One that only looks, by `train=false` or `trainer.fast_dev_run`, has another: the
     records of the run that it looks at stay as they are. A job that its scheduler has started again goes on where it
-    was. Raises UserError where there is no run to continue.
+    was. Raises UserError where there is no run to continue, and where a new one would write over another.
     """
     given = Path(cfg.paths.run_dir).absolute() if cfg.paths.run_dir else None
     key = RunKey(cfg.task_name, cfg.experiment_name, cfg.demo, swept())
@@ -67,6 +67,8 @@ def with_run_dir(cfg: DictConfig) -> DictConfig:
             f"paths.run_dir={given}: holds the records of a run, which train=false and trainer.fast_dev_run leave as"
             " they are; leave paths.run_dir out"
         )
+    if given and not looks and values.get("ckpt_path") != "last" and _is_new_there(cfg, given):
+        refuse_taken(given)
     log_dir = Path(cfg.paths.log_dir).absolute()
     folder = _handed_down() or given or new_run_dir(key, log_dir, job=job_number(cfg), env=os.environ)
     os.environ[_HANDED_DOWN] = f"{os.getpid()}:{folder}"
@@ -130,6 +132,12 @@ def _continued(cfg: DictConfig, key: RunKey, given: Path | None) -> Path | None:
     folder = _folder_of_run(Path(cfg.ckpt_path))
     _checkpoint_of(folder, best=False)
     return folder
+
+
+def _is_new_there(cfg: DictConfig, folder: Path) -> bool:
+    """Whether this process begins a run in `folder`: the first rank of one, not started again, from no file of it."""
+    own = cfg.ckpt_path and Path(cfg.ckpt_path).resolve().parent == (folder / "checkpoints").resolve()
+    return rank() == 0 and not own and not was_restarted(os.environ)
 
 
 def _folder_of_run(path: Path) -> Path:

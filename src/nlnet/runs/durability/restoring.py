@@ -12,8 +12,8 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nlnet.checkpoints.files import LAST, PREVIOUS
 from nlnet.errors import UserError
+from nlnet.runs.durability.kept_files import kept_files
 
 # The functions within which Lightning and PyTorch put the values of a checkpoint into their places.
 _RESTORING = ("load_state_dict", "_restore_modules_and_callbacks", "restore_training_state")
@@ -36,8 +36,9 @@ class CheckedRestore(Callback):
         states = checkpoint["callbacks"]
         for callback in _callbacks(trainer):
             state = states.get(callback.state_key)
-            if state and isinstance(callback, ModelCheckpoint):
-                state = states[callback.state_key] = trainer.strategy.broadcast(_own_files(callback, state))
+            if isinstance(callback, ModelCheckpoint):
+                found = kept_files(callback, state) if trainer.is_global_zero else None
+                state = states[callback.state_key] = trainer.strategy.broadcast(found)
             if state and type(callback).__module__.startswith(("pytorch_lightning.", "nlnet.")):
                 _check_like(callback.state_dict(), state, type(callback).__name__)
         given = checkpoint["loops"]["fit_loop"]
@@ -80,36 +81,6 @@ def restoring_error(error: Exception, path: Path, trainer: pl.Trainer) -> UserEr
 
 def _callbacks(trainer: pl.Trainer) -> list[Callback]:
     return trainer.callbacks  # type: ignore[attr-defined]
-
-
-def _own_files(callback: ModelCheckpoint, state: Any) -> dict[str, Any]:
-    """The callback's state with the paths of checkpoints that lie in its own folder; what names others is left out."""
-    fresh, folder = callback.state_dict(), Path(str(callback.dirpath))
-    if not isinstance(state, Mapping) or state.get("dirpath") != fresh["dirpath"]:
-        return fresh
-    for name in ("best_model_path", "last_model_path"):
-        fresh[name] = state[name] if _is_in(state.get(name), folder) else ""
-    given = state.get("best_k_models")
-    scores = given.items() if isinstance(given, Mapping) else ()
-    kept = {path: score for path, score in scores if _is_in(path, folder) and isinstance(score, Tensor)}
-    kept = {path: score for path, score in kept.items() if Path(path).name not in (LAST, PREVIOUS)}
-    if not kept:
-        return fresh
-    best, worst = (max, min) if callback.mode == "max" else (min, max)
-    fresh |= {"best_k_models": kept, "best_model_path": best(kept, key=kept.__getitem__)}
-    fresh |= {"best_model_score": kept[fresh["best_model_path"]], "current_score": state.get("current_score")}
-    if callback.save_top_k in (-1, len(kept)):
-        kth = worst(kept, key=kept.__getitem__)
-        fresh |= {"kth_best_model_path": kth, "kth_value": kept[kth]}
-    return fresh
-
-
-def _is_in(path: Any, folder: Path) -> bool:
-    """Whether `path` is a plain file directly in `folder`."""
-    if not isinstance(path, str) or "://" in path or "\0" in path:
-        return False
-    place = Path(path)
-    return place.parent == folder and ".." not in place.parts and place.is_file() and not place.is_symlink()
 
 
 def _check_like(own: Any, given: Any, where: str) -> None:

@@ -1,9 +1,6 @@
 """One run folder, one process that writes in it."""
 
-import errno
-import fcntl
 import os
-import re
 import socket
 import time
 from contextlib import suppress
@@ -11,19 +8,18 @@ from pathlib import Path
 
 from nlnet.distributed import is_first, print_once
 from nlnet.errors import UserError
+from nlnet.runs.durability.file_lock import open_locked
+from nlnet.runs.durability.lock_holder import FILE, HOLDER
 from nlnet.saving import CannotWrite, sweep
 
-FILE = ".lock"
 _POLL_S = 0.5
-_HOLDER = re.compile(r"process \d+ on [\w.-]+")
 
 
 class RunLock:
     """The lock of a run's folder, held by the first rank until `release`, or until its process ends in any way.
 
     The file says who holds it. The lock itself is the operating system's, so it does not outlive a killed process;
-    loader workers, which another process starts, do not inherit it. The file is open for reading only, where the file
-    system locks such a file: a disk with a file open for writing cannot be remounted read-only.
+    loader workers, which another process starts, do not inherit it.
     """
 
     def __init__(self, folder: Path, wait_s: float = 0.0) -> None:
@@ -54,10 +50,10 @@ class RunLock:
 
     def _try(self, last_time: bool) -> int | None:
         """The lock's descriptor, or None where it has to be tried again. Raises OSError."""
-        descriptor, locked = self._open()
+        descriptor, locked = open_locked(self.path)
         try:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            holder = holder if _HOLDER.fullmatch(holder) else ""
+            holder = holder if HOLDER.fullmatch(holder) else ""
             if locked and self._is_there(descriptor):
                 if holder:
                     print_once(f"{self.path.parent}: {holder} ended without a word; its lock is taken over")
@@ -74,25 +70,6 @@ class RunLock:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-
-    def _open(self) -> tuple[int, bool]:
-        """The file, and whether it is locked now. Raises OSError."""
-        access = os.O_RDONLY
-        while True:
-            descriptor = os.open(self.path, access | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return descriptor, True
-            except BlockingIOError:
-                return descriptor, False
-            except OSError as error:
-                if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    print_once(f"note: {self.path}: no locks on this disk ({error.strerror}); start no second run here")
-                    return descriptor, True
-                os.close(descriptor)
-                if error.errno != errno.EBADF or access == os.O_RDWR:  # NFS wants it open for writing
-                    raise
-                access = os.O_RDWR
 
     def _is_there(self, descriptor: int) -> bool:
         try:

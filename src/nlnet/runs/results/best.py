@@ -1,6 +1,5 @@
 """The best checkpoint of a run: which callback keeps it, and the test of it."""
 
-import shutil
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -12,6 +11,7 @@ from nlnet.checkpoints.mismatch import check_fits
 from nlnet.distributed import print_once
 from nlnet.runs.record import logged_metrics
 from nlnet.saving import replacing
+from nlnet.sealing import save_sealed
 from nlnet.tasks.task import Task
 
 
@@ -46,18 +46,20 @@ def keep_if_best(trainer: pl.Trainer, checkpoint: Path) -> None:
         if not trainer.is_global_zero or not callback.check_monitor_top_k(trainer, score):
             continue
         target = Path(callback.format_checkpoint_name(metrics))
-        with replacing(target, follow_links=False) as temporary:
-            shutil.copyfile(checkpoint, temporary)
         dropped = callback.kth_best_model_path if len(callback.best_k_models) == callback.save_top_k else ""
         callback.best_k_models.pop(dropped, None)
-        if dropped and Path(dropped) != target:
-            Path(dropped).unlink(missing_ok=True)
         callback.best_k_models[str(target)] = score
         best, worst = (max, min) if callback.mode == "max" else (min, max)
         callback.best_model_path = best(callback.best_k_models, key=callback.best_k_models.__getitem__)
         callback.kth_best_model_path = worst(callback.best_k_models, key=callback.best_k_models.__getitem__)
         callback.best_model_score = callback.best_k_models[callback.best_model_path]
         callback.kth_value = callback.best_k_models[callback.kth_best_model_path]
+        content = read_file(checkpoint)
+        content["callbacks"][callback.state_key] = callback.state_dict()  # it says which score it has
+        with replacing(target, follow_links=False) as temporary:
+            save_sealed(content, temporary)
+        if dropped and Path(dropped) != target:
+            Path(dropped).unlink(missing_ok=True)
 
 
 def test_the_best(trainer: pl.Trainer, task: Task, data: pl.LightningDataModule) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`nlnet-compare` of detections: what two evaluations wrote, and what was to be found."""
+"""Two evaluations of detectors, by what they wrote and what was to be found: for `nlnet-compare`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,8 @@ from nlnet.evaluation.coco_compare import compare_results
 from nlnet.evaluation.compare import Difference
 from nlnet.evaluation.predictions import DETECTIONS
 from nlnet.reading import read_json
-from nlnet.runs.run_dir import CONFIG, read_record
+from nlnet.runs.file_names import CONFIG
+from nlnet.runs.run_dir import read_record
 
 
 class Truth(NamedTuple):
