@@ -3,7 +3,7 @@
 # ARGS goes to the command: make demo ARGS="seed=1", make test ARGS="-k resume", make lock ARGS=--upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ablation test test-full test-programs lint format bolts peers lock clean
+.PHONY: help setup demo ablation test test-full test-programs test-slurm lint format bolts peers lock clean
 SHELL := /bin/bash
 
 VENV := .venv
@@ -33,10 +33,13 @@ test: setup  ## the tests, less those that take minutes each
 	@$(PYTEST) $(ARGS)
 
 test-full: setup  ## all tests
-	@$(PYTEST) -m "(full or not full) and not programs" $(ARGS)
+	@$(PYTEST) -m "(full or not full) and not programs and not slurm" $(ARGS)
 
-test-programs: setup  ## the tests that need nginx, the FFmpeg libraries or Chromium (Debian: nginx-light, ffmpeg, chromium)
+test-programs: setup  ## the tests that need nginx, the FFmpeg libraries or Chromium (Debian: nginx-light, ffmpeg, chromium; make peers)
 	@$(BIN)/python -m pytest -m programs $(ARGS)
+
+test-slurm: setup  ## a job of two nodes under a Slurm of its own (root; Debian: slurm-wlm, munge)
+	@$(BIN)/python -m pytest -m slurm $(ARGS)
 
 lint: setup  ## formatting, lint, types, and notebooks without outputs; changes nothing
 	@$(BIN)/ruff format --check

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nlnet import ops
+    from nlnet.attention import explain
     from nlnet.checkpoints import from_pretrained
     from nlnet.layers import NonLocalBlock
     from nlnet.models import build_model, insert_nonlocal, optimize_for_inference, remove_nonlocal
@@ -14,6 +15,7 @@ __all__ = [
     "NonLocalBlock",
     "__version__",
     "build_model",
+    "explain",
     "from_pretrained",
     "insert_nonlocal",
     "ops",
@@ -25,6 +27,7 @@ _HOMES = {
     "from_pretrained": "nlnet.checkpoints",
     "NonLocalBlock": "nlnet.layers",
     "build_model": "nlnet.models",
+    "explain": "nlnet.attention",
     "insert_nonlocal": "nlnet.models",
     "optimize_for_inference": "nlnet.models",
     "remove_nonlocal": "nlnet.models",

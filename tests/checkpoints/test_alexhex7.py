@@ -12,7 +12,7 @@ from torch import Tensor
 from helpers.video_weights import relative
 from nlnet import NonLocalBlock, from_pretrained
 from nlnet.checkpoints import convert
-from nlnet.cli.convert import main
+from nlnet.cli.checkpoints.convert import main
 from nlnet.errors import UserError
 
 C, D = 8, 4

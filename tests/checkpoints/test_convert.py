@@ -14,7 +14,7 @@ from helpers.video_weights import I3D, Layout, constant_weights
 from nlnet import from_pretrained
 from nlnet.checkpoints import convert
 from nlnet.checkpoints.sources.mmconfig import read_config
-from nlnet.cli.convert import main
+from nlnet.cli.checkpoints.convert import main
 from nlnet.errors import UserError
 
 LAYOUT = Layout(temporal=I3D, classes=12)

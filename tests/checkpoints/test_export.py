@@ -13,7 +13,7 @@ from helpers.video_weights import relative
 from nlnet import build_model
 from nlnet.checkpoints import Converted, Report
 from nlnet.checkpoints.export import export, run_exported
-from nlnet.cli.export import main
+from nlnet.cli.checkpoints.export import main
 from nlnet.errors import UserError
 
 CLIPS = ((1, 5, 48, 40), (3, 8, 32, 56))

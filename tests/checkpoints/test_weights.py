@@ -48,6 +48,18 @@ def test_a_checkpoint_gives_all_but_the_classifier(tmp_path: Path, prefix: str) 
     assert torch.equal(same(CLIP), trained(CLIP))
 
 
+def test_a_runs_folder_gives_its_best_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    best, last = (scrambled(demo()) for _ in range(2))
+    for net, name in ((best, "best"), (last, "last")):
+        saved(net, tmp_path / "run" / "checkpoints" / f"{name}.ckpt")
+    new = demo()
+    load_weights(new, tmp_path / "run", keep_classifier=True)
+    assert all(torch.equal(new.state_dict()[key], value) for key, value in best.state_dict().items())
+    with pytest.raises(UserError, match=r"no checkpoints/best.ckpt or last.ckpt in this folder"):
+        load_weights(new, tmp_path)
+
+
 def test_new_blocks_keep_the_baselines_features(tmp_path: Path) -> None:
     trained, new = scrambled(demo()), demo(nonlocal_blocks=2, norm="frozen")
     said = load_weights(new, saved(trained, tmp_path / "a.ckpt"))

@@ -56,7 +56,7 @@ def test_scores_are_those_of_the_network(media):
     net = build_model("c2d_demo", nonlocal_blocks=1, num_classes=3).eval()
     data = (media / "video" / "short_32_frames.mp4").read_bytes()
     window = training_window(net, (3, 4, 32, 32))
-    network = Recognizer(net, "multiclass", ClipGeometry(4, 4), 32, window, torch.device("cpu"))
+    network = Recognizer(net, "multiclass", ClipGeometry(4, 4), 32, window, torch.device("cpu"), 32)
     timeline = network.timeline(data)
     assert [(round(m.start * timeline.info.fps), round(m.end * timeline.info.fps)) for m in timeline.moments] == [
         (0, 16),

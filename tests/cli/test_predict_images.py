@@ -11,37 +11,17 @@ import torch
 from PIL import Image
 
 from helpers.coco import TURN_LEFT, write_image
-from helpers.detection import demo_net
+from helpers.detection import save_detector
 from nlnet.cli.predict import main
 from nlnet.data.annotations.coco_masks import rle_mask
 from nlnet.models.detection.resized import detect
-
-MODEL = {
-    "_target_": "nlnet.models.detection.build.build_detector",
-    "backbone": "demo",
-    "norm": "batch",
-    "trainable_stages": 5,
-    "nonlocal_blocks": 1,
-}
-TASK = {"_target_": "nlnet.tasks.detection.DetectionTask", "kind": "detection"}
-DATA = {"short_sides": [48, 64], "eval_short_side": None, "max_size": 96}
-
-
-def save(path: Path, kind: str) -> Any:
-    """A checkpoint as a run leaves it, of a new network, which is returned."""
-    net = demo_net(kind, nonlocal_blocks=1)
-    settings = {"model": MODEL | {"name": f"{kind}_rcnn"}, "data": DATA, "task": TASK}
-    state = {f"net.{key}": value for key, value in net.state_dict().items()}
-    more = {"classes": ["cat", "dog", "bird"], "skeleton": [[0, 1], [1, 2]]}
-    torch.save({"state_dict": state, "hyper_parameters": settings, **more}, path)
-    return net.eval()
 
 
 @pytest.mark.parametrize("kind", ["mask", "keypoint"])
 def test_objects_are_those_of_the_network_in_pixels_of_the_image(
     tmp_path: Path, command: Callable[..., Any], kind: str
 ) -> None:
-    net = save(tmp_path / "x.ckpt", kind)
+    net = save_detector(tmp_path / "x.ckpt", kind)
     (tmp_path / "in" / "deep").mkdir(parents=True)
     write_image(tmp_path / "in" / "a.png", 128, 96, 1)
     write_image(tmp_path / "in" / "deep" / "a.jpg", 60, 90, 2, mode="L", orientation=TURN_LEFT)
@@ -82,7 +62,7 @@ def test_objects_are_those_of_the_network_in_pixels_of_the_image(
 
 
 def test_what_cannot_be_done(tmp_path: Path, command: Callable[..., Any]) -> None:
-    save(tmp_path / "x.ckpt", "mask")
+    save_detector(tmp_path / "x.ckpt", "mask")
     ckpt, out = f"ckpt_path={tmp_path / 'x.ckpt'}", f"out={tmp_path / 'found.json'}"
     (tmp_path / "in").mkdir()
     for source, words in (
@@ -109,7 +89,7 @@ def test_what_cannot_be_done(tmp_path: Path, command: Callable[..., Any]) -> Non
 
 def test_pictures_of_a_prediction_are_no_images_to_look_at(tmp_path: Path, command: Callable[..., Any]) -> None:
     """Whichever prediction drew them, and wherever they were moved to."""
-    save(tmp_path / "x.ckpt", "mask")
+    save_detector(tmp_path / "x.ckpt", "mask")
     folder = tmp_path / "in"
     folder.mkdir()
     write_image(folder / "a.png", 64, 48, 1)
@@ -135,7 +115,7 @@ def test_pictures_of_a_prediction_are_no_images_to_look_at(tmp_path: Path, comma
     [("in/a.png", "would replace an image or a video"), ("in.json", "among the images to look at; give another out")],
 )
 def test_results_replace_no_image(out: str, words: str, tmp_path: Path, command: Callable[..., Any]) -> None:
-    save(tmp_path / "x.ckpt", "mask")
+    save_detector(tmp_path / "x.ckpt", "mask")
     (tmp_path / "in").mkdir()
     write_image(tmp_path / "in" / "a.png", 64, 48, 1)
     before = (tmp_path / "in" / "a.png").read_bytes()

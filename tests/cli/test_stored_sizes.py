@@ -66,7 +66,7 @@ def test_charades_as_the_readme_prepares_it(command: Callable[..., Any], source:
     code, _, err = command(prepare, *from_readme(source, out))
     assert code == 0, err
     data = module(out)
-    assert {(s.width, s.height) for s in data.train.samples + data.val.samples} == {(548, 412)}  # even sides
+    assert {(s.width, s.height) for s in [*data.train.samples, *data.val.samples]} == {(548, 412)}  # even sides
     assert crops(data) == (289, 361)  # 288 x 412 / 411 to 288 x 412 / 329: nothing is enlarged
     assert min(crops(data)) * HEIGHT / 412 >= SOURCE_PIXELS
     batches = data.batches(RankSlice(2), train=True)

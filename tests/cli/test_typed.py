@@ -73,6 +73,7 @@ def said(command, *words):
         (["callbacks.best.monitor=val/acc"], "callbacks.best.monitor=val/acc: this task logs no such metric"),
         (["optimized_metric=val/map"], "optimized_metric=val/map: this task logs no such metric; nearest: val/mAP"),
         (["optimized_metric=test/mAP"], "there is no test without test=true"),
+        (["callbacks=attention", "model.nonlocal_blocks=0"], "ResNet3d has no non-local block"),
         (["callbacks=detection"], "callbacks.image_grid: it draws detections, and this task is of videos"),
         (["+callbacks.lr._target_=pytorch_lightning.callbacks.LearningRateFinder"], "-m optim.optimizer.lr="),
         (["+callbacks.bs._target_=pytorch_lightning.callbacks.BatchSizeFinder"], "-m data.batch_size="),
@@ -249,7 +250,9 @@ def test_the_command_as_a_module_and_in_plain_characters(base, tmp_path):
     assert json.loads((runs(tmp_path)[0] / "summary.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.parametrize("name", ["compare", "convert", "eval", "export", "predict", "prepare", "verify"])
+@pytest.mark.parametrize(
+    "name", ["compare", "checkpoints.convert", "eval", "checkpoints.export", "explain", "predict", "prepare", "verify"]
+)
 @pytest.mark.full
 def test_every_command_is_a_module(name):
     done = start("-m", f"nlnet.cli.{name}", "--help")

@@ -47,6 +47,7 @@ def recipe(experiment: str, *more: str) -> dict[str, Any]:
     cfg = compose([f"experiment={experiment}", *more])
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     precise = plain["callbacks"].get("precise_bn")
+    plain["optim"]["optimizer"].pop("fused")  # how it is computed, not what
     parts = {name: {key: plain[name][key] for key in keys if key in plain[name]} for name, keys in SECTIONS.items()}
     return parts | {
         "task": plain["task"]["kind"],

@@ -1,5 +1,6 @@
 """Small detectors, and batches of images made by hand."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,3 +82,24 @@ def task(net: Any, world_size: int = 1, ground_truth: Any = None) -> DetectionTa
     made.log = lambda name, value, **_: made.logged.update({name: float(value)})
     made.log_dict = lambda values, **_: made.logged.update({name: float(value) for name, value in values.items()})
     return made
+
+
+_MODEL = {
+    "_target_": "nlnet.models.detection.build.build_detector",
+    "backbone": "demo",
+    "norm": "batch",
+    "trainable_stages": 5,
+    "nonlocal_blocks": 1,
+}
+_TASK = {"_target_": "nlnet.tasks.detection.DetectionTask", "kind": "detection"}
+_DATA = {"short_sides": [48, 64], "eval_short_side": None, "max_size": 96}
+
+
+def save_detector(path: Path, kind: str) -> Any:
+    """A checkpoint as a run leaves it, of a new network, which is returned."""
+    net = demo_net(kind, nonlocal_blocks=1)
+    settings = {"model": _MODEL | {"name": f"{kind}_rcnn"}, "data": _DATA, "task": _TASK}
+    state = {f"net.{key}": value for key, value in net.state_dict().items()}
+    more = {"classes": ["cat", "dog", "bird"], "skeleton": [[0, 1], [1, 2]]}
+    torch.save({"state_dict": state, "hyper_parameters": settings, **more}, path)
+    return net.eval()

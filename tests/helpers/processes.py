@@ -49,7 +49,7 @@ def run_ranks(target: Callable[..., Any], world_size: int, *arguments: Any, time
 
 def train_rank(rank: int, world_size: int, port: int, overrides: Sequence[str], log: str) -> None:
     """One rank of a training, started as a scheduler starts it."""
-    _become(rank, world_size, port)
+    become(rank, world_size, port)
     train_command(overrides, f"{log}.{rank}")
 
 
@@ -58,7 +58,7 @@ def eval_rank(rank: int, world_size: int, port: int, overrides: Sequence[str]) -
     import torch
 
     torch.set_num_threads(1)
-    _become(rank, world_size, port)
+    become(rank, world_size, port)
     os.environ.pop("NLNET_RUN_DIR", None)
     from nlnet.config.run_config import load_run_config
     from nlnet.runs.evaluate import evaluate
@@ -66,7 +66,8 @@ def eval_rank(rank: int, world_size: int, port: int, overrides: Sequence[str]) -
     evaluate(load_run_config(overrides))
 
 
-def _become(rank: int, world_size: int, port: int) -> None:
+def become(rank: int, world_size: int, port: int) -> None:
+    """Have the environment of a rank that a launcher has started."""
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

@@ -48,10 +48,10 @@ def write_test(folder: Path, run: Path, protocol: str, metrics: Mapping[str, flo
 
 def write_curve(run: Path, values: Sequence[float], *, steps: int = 10) -> None:
     """`metrics.csv` with a training row at every step and a validation of these top-1 after every `steps`."""
-    lines = ["step,epoch,train/loss,lr,val/top1,val/loss"]
+    lines = ["step,epoch,train/loss,train/top1,lr,val/top1,val/loss"]
     for epoch, value in enumerate(values):
-        lines += [f"{epoch * steps + k + 1},{epoch},{3 - value - 0.01 * k},0.1,," for k in range(steps)]
-        lines.append(f"{(epoch + 1) * steps},{epoch},,,{value},{3 - value}")
+        lines += [f"{epoch * steps + k + 1},{epoch},{3 - value - 0.01 * k},{value},0.1,," for k in range(steps)]
+        lines.append(f"{(epoch + 1) * steps},{epoch},,,,{value},{3 - value}")
     (run / "metrics.csv").write_text("\n".join(lines) + "\n")
 
 

@@ -43,12 +43,12 @@ def s3_environment(address: str) -> dict[str, str]:
 
 
 @contextmanager
-def s3_server(folder: Path, bucket: str = "videos", prefix: str = "tiny") -> Iterator[str]:
+def s3_server(folder: Path, bucket: str = "videos", prefix: str = "tiny", host: str = "127.0.0.1") -> Iterator[str]:
     """An S3 server that holds the files of `folder` in s3://bucket/prefix; gives its "host:port"."""
     import boto3
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     client = boto3.client(

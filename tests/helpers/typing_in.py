@@ -9,8 +9,9 @@ from pathlib import Path
 from helpers.processes import run_process
 
 _MODULES = {"src/train.py": "train", "src/eval.py": "eval", "src/predict.py": "predict", "src/prepare.py": "prepare"}
-_MODULES |= {"src/report.py": "report"}
-_MODULES |= {f"nlnet-{name}": name for name in ("compare", "convert", "export", "predict", "runs", "verify")}
+_MODULES |= {"src/report.py": "report", "src/explain.py": "explain"}
+_MODULES |= {f"nlnet-{name}": name for name in ("compare", "explain", "predict", "runs", "verify")}
+_MODULES |= {f"nlnet-{name}": f"checkpoints.{name}" for name in ("convert", "export", "consolidate")}
 
 
 def type_in(command: str, folder: Path, environment: Mapping[str, str], packages: Path | None = None) -> str:

@@ -100,6 +100,7 @@ def test_options_reach_the_blocks() -> None:
         ("c2d_r50", {"nonlocal_groups": {"res6": 4}}, "nonlocal_groups: stage 'res6' is unknown; nearest: res"),
         ("c2d_r50", {"spatial_strides": {"res6": 1}}, "spatial_strides: stage 'res6' is unknown; nearest: res"),
         ("c2d_demo", {"dilations": {"res5": 2}}, "dilations: stage 'res5' is unknown; nearest: res"),
+        ("c2d_r50", {"nonlocal_groups": "res3"}, "nonlocal_groups='res3': give whole numbers by stage"),
         ("c2d_r50", {"dilations": {"res5": 0}}, "dilations: res5=0: give a whole number, at least 1"),
         ("c2d_r50", {"spatial_strides": {"res5": 1.5}}, "spatial_strides: res5=1.5: give a whole number"),
         ("i3d_50", {}, "model name 'i3d_50' is unknown; nearest: i3d_r50"),

@@ -18,6 +18,7 @@ from helpers.preparing import charades, clip
 from helpers.typing_in import type_in
 from helpers.video_weights import FIVE, I3D, Layout, random_weights
 from nlnet.config.compose import compose
+from nlnet.data.synthetic import longrange
 from nlnet.renamed import current_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,9 @@ ELSEWHERE = {
     "make": "CI and every developer run it",
     ".venv/bin/": "the environment that is tested",
     "export": "the test sets the variable",
+    "sbatch": "needs Slurm; tests/cli/test_slurm.py runs the script",
     "torchrun": "needs several nodes with GPUs",
+    "python src/sweep.py": "trains full networks; tests/sweeps has smaller sweeps, and composes every point",
     "wandb sweep": "needs an account at W&B; tests/cli/test_sweep.py runs the sweeps' command lines",
 }
 NEEDS_GPUS = ["trainer=ddp", "init.checkpoint=kinetics.pt"]
@@ -108,6 +111,7 @@ def sandbox(
         (kinetics / f"video{k:06d}_000000_000001.mp4").write_bytes(clip(k))
     write_coco(root / "data" / "coco")
     (root / "video.mp4").write_bytes(clip(0))
+    longrange.build(root / "data" / "harder", {"train": 96, "val": 96})  # as the Python before that command does
     environment = {"CHARADES_SHARDS": str(charades_shards), "KINETICS_SHARDS": str(kinetics_shards), "COCO_SHARDS": ""}
     train = ["python src/train.py experiment=kinetics_i3d_nl_8x8 size=demo task_name=first", *SMALL, *CLIPS]
     type_in(" ".join(train), root, environment)
@@ -119,6 +123,7 @@ def sandbox(
     replaced |= {
         "/data/": f"{root}/data/",
         "source=...": f"source={kinetics}",
+        "key=KEY": "key=val0001",
         "out=...": f"out={root}/data/shards/parts",
     }
     return root, replaced, environment

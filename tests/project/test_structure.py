@@ -35,6 +35,7 @@ BESIDE = {
     "evaluation": {*LOW, "data"},
     "config": {*LOW, "checkpoints", "data", "evaluation", "renamed"},
     "prediction": {*LOW, "checkpoints", "config", "data", "evaluation", "models"},
+    "attention": {*LOW, "checkpoints", "config", "data", "layers", "prediction"},
 }
 
 MAX_MODULES, MAX_FILE, MAX_FUNCTION = 12, 350, 60

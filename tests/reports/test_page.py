@@ -69,7 +69,7 @@ def test_a_page_needs_no_other_file(here: Path) -> None:
     figures = [attributes["aria-label"] for tag, attributes in found.tags if tag == "svg" and "role" in attributes]
     assert figures == [
         "top-1 against compute",
-        "Learning curves: top-1 error (%)",
+        "Learning curves: top-1 error (%) (training dotted)",
         "Learning curves: loss (training dotted)",
     ]
 
@@ -94,7 +94,8 @@ def test_curves_are_those_of_the_file(here: Path) -> None:
     run = write_run(Path("runs/a"), "table2a_gaussian", metrics={"val/top1": 0.6})
     write_curve(run, [0.25, 0.5, 0.6])
     svg = next(part for part in page("table2a").split("<svg ") if part.startswith("viewBox") and "top-1 error" in part)
-    path = next(d for d in re.findall(r'class="s1" d="M([^"]+)"', svg))
+    behind, path = re.findall(r'class="s1" d="M([^"]+)"', svg)  # training, and before it validation
+    assert behind.count("L") == 29
     drawn = np.array([[float(v) for v in point.split()] for point in path.split("L")])
     expected = np.array([[10.0, 75.0], [20.0, 50.0], [30.0, 40.0]])
     for axis in (0, 1):

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import ProgressBar
 from torch.optim import SGD
 
 from nlnet import build_model
 from nlnet.config.compose import compose
 from nlnet.config.resolve import load
 from nlnet.errors import UserError
-from nlnet.runs.build import make_data, make_task
+from nlnet.runs.build import make_data, make_task, make_trainer
 from nlnet.tasks.classification import ClassificationTask
 
 DEMO = ["size=demo", "model.nonlocal_blocks=0"]
@@ -73,7 +74,7 @@ def test_the_optimizer_gets_the_rate_of_its_batch(charades_shards):
     task = make_task(cfg, make_data(cfg))
     made = task._optimizer(task.net.parameters())
     assert isinstance(made, SGD)
-    assert made.param_groups[0]["lr"] == pytest.approx(0.04)
+    assert made.param_groups[0]["lr"] == pytest.approx(0.02)
 
 
 def test_the_kind_of_task_is_that_of_the_shards(kinetics_shards):
@@ -81,3 +82,10 @@ def test_the_kind_of_task_is_that_of_the_shards(kinetics_shards):
     cfg = load([*overrides, "data.dataset=kinetics", "data.val_split=val"])
     with pytest.raises(UserError, match=r"task\.kind=multilabel, but the shards in .* are multiclass; set task=multi"):
         make_task(cfg, make_data(cfg))
+
+
+@pytest.mark.parametrize(("words", "bars"), [([], 1), (["callbacks.progress=null"], 0)])
+def test_without_a_bar_in_the_configuration_there_is_none(words, bars, tmp_path):
+    cfg = load(["experiment=charades_nl", "size=demo", f"paths.run_dir={tmp_path}", *words])
+    callbacks = make_trainer(cfg).callbacks
+    assert sum(isinstance(callback, ProgressBar) for callback in callbacks) == bars

@@ -1,5 +1,6 @@
 """W&B's own agent and client against a stand-in of its server: what is typed, what fails, what is preempted."""
 
+import json
 import os
 import signal
 import subprocess
@@ -37,7 +38,7 @@ def shared(charades_shards):
 
 def learned(values):
     """What a run has logged, without what reading took."""
-    return {key: value for key, value in values.items() if not key.startswith("data/")}
+    return {key: value for key, value in values.items() if not key.startswith(("data/", "perf/"))}
 
 
 def kill(number):
@@ -45,11 +46,11 @@ def kill(number):
     return dict(word.split("=") for word in killer("batch_start", 3, number))
 
 
-def agent(sweep, folder, *flags):
+def agent(sweep, folder, *flags, **more):
     """Run `wandb agent` in a folder until the server sends it away, or it has had enough; gives what it printed."""
     folder.mkdir(exist_ok=True)
     with serving(sweep) as address:
-        variables = os.environ | address | {"PYTHONPATH": f"{ROOT}/src:{ROOT}/tests", "HOME": str(folder)}
+        variables = os.environ | address | {"PYTHONPATH": f"{ROOT}/src:{ROOT}/tests", "HOME": str(folder)} | more
         variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
         command = [sys.executable, "-m", "wandb", "agent", *flags, "me/nlnet/sweep1"]
         done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=400)
@@ -142,3 +143,54 @@ def test_a_run_that_the_server_stops_is_not_requeued(shared, tmp_path):
     (folder,) = tmp_path.glob("one/logs/train/runs/*")
     assert read_record(folder)["status"] == "interrupted"
     assert (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.full
+def test_an_agent_runs_its_points_offline(shared, tmp_path):
+    sweep = Sweep(COMMAND, [shared | {"seed": seed} for seed in (1, 2)])
+    said = agent(sweep, tmp_path / "one", WANDB_MODE="offline")
+    assert [[kind for kind, _ in run.starts] for run in sweep.runs.values()] == [["run"], ["run"]], said
+    folders = {read_record(path)["wandb_id"]: path for path in tmp_path.glob("one/logs/train/runs/*")}
+    assert folders.keys() == sweep.runs.keys()
+    for seed, (name, run) in enumerate(sweep.runs.items(), 1):
+        assert read_record(folders[name])["status"] == "finished"
+        assert OmegaConf.load(folders[name] / "config.yaml").seed == seed
+        assert len(list((folders[name] / "wandb").glob(f"offline-run-*-{name}"))) == 1
+        assert run.history == []
+
+
+FUNCTION = """
+import json, sys
+import wandb
+from nlnet.config.resolve import load
+from nlnet.runs.train import train
+
+def point():
+    with wandb.init() as run:
+        train(load([*json.loads(sys.argv[1]), f"seed={run.config.seed}"]))
+
+wandb.agent("me/nlnet/sweep1", function=point, count=2)
+"""
+
+
+@pytest.mark.full
+def test_an_agent_calls_a_function(charades_shards, tmp_path):
+    """`wandb.agent(function=...)`, which calls it in a thread of its own, within a run that it has begun."""
+    sweep = Sweep("method: grid\nparameters: {seed: {values: [1, 2]}}", [{"seed": 1}, {"seed": 2}])
+    words = [
+        "experiment=charades_nl", "size=demo", f"data.shards={charades_shards}", "data.batch_size=8", "logger=wandb",
+        "data.num_workers=0", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1",
+        "trainer.log_every_n_steps=1", "callbacks.progress=null", f"paths.log_dir={tmp_path}/logs",
+    ]  # fmt: skip
+    with serving(sweep) as address:
+        variables = os.environ | address | {"PYTHONPATH": f"{ROOT}/src:{ROOT}/tests", "HOME": str(tmp_path)}
+        command = [sys.executable, "-c", FUNCTION, json.dumps(words)]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert sweep.unknown == []
+    folders = {read_record(path)["wandb_id"]: path for path in (tmp_path / "logs" / "train" / "runs").glob("*")}
+    assert folders.keys() == sweep.runs.keys(), done.stdout + done.stderr
+    for seed, (name, run) in enumerate(sweep.runs.items(), 1):
+        assert (run.state, read_record(folders[name])["status"]) == ("finished", "finished")
+        assert OmegaConf.load(folders[name] / "config.yaml").seed == seed
+        assert [step for step, _ in losses(run)] == [0, 1]

@@ -28,7 +28,8 @@ def make_task(kind):
         schedule=partial,
     )
     task._trainer = SimpleNamespace(world_size=1)
-    task.log = lambda *_, **__: None
+    task.logged = {}
+    task.log = lambda name, value, **_: task.logged.update({name: value.item()})
     return task
 
 
@@ -50,6 +51,8 @@ def test_the_loss_and_its_gradient_are_those_of_the_readable_samples(kind):
     (theirs,) = torch.autograd.grad(expected, task.net[1].weight)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(ours, theirs)
+    right = {} if kind == "multilabel" else {"train/top1": (logits.argmax(1) == targets[good]).double().mean().item()}
+    assert task.logged == pytest.approx({"train/loss": expected.item()} | right)
 
 
 def test_a_batch_without_a_readable_sample_changes_nothing():

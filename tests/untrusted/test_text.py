@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from helpers.shards import write_tiny
-from nlnet.cli.convert import main as convert
+from nlnet.cli.checkpoints.convert import main as convert
 from nlnet.cli.eval import main as evaluate
 from nlnet.cli.predict import main as predict
 from nlnet.cli.train import main as train

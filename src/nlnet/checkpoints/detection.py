@@ -11,6 +11,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from nlnet.checkpoints.files import read_file
 from nlnet.checkpoints.image_weights import image_weights
 from nlnet.checkpoints.mismatch import and_new, check_fits
+from nlnet.checkpoints.pretrained import checkpoint_file
 from nlnet.errors import UserError
 from nlnet.models.summary import title_of
 
@@ -28,6 +29,7 @@ def load_detector(net: GeneralizedRCNN, path: str | Path, *, keep_classifier: bo
 
     Raises UserError if the file cannot be read, or if anything else of it does not fit.
     """
+    path = checkpoint_file(Path(path).expanduser())
     state = _tensors(read_file(path, advice=_OF_DETECTOR), path)
     wanted = net.state_dict()
     blocks = [key for key in wanted if any(part in key for part in _BLOCKS)]

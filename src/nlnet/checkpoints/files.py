@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nlnet.checkpoints.guard.archive import check_content, check_file
+from nlnet.checkpoints.shards import assembled, is_sharded
 from nlnet.errors import UserError
 from nlnet.limits import TooLarge
 from nlnet.renamed import current_checkpoint
@@ -26,6 +27,7 @@ _REASON = re.compile(r"(?:Trying to load unsupported|Unsupported)[^\n]*?(?=\. |\
 def read_file(path: str | Path, prefix: str = "", *, advice: str = IF_TRUSTED) -> dict[str, Any]:
     """What a checkpoint or a file of weights holds, by name (`torch.load` with `weights_only=True`).
 
+    Tensors of a sharded run's checkpoint are read from the shards beside it (`nlnet.checkpoints.shards`).
     The settings and the callbacks' states of an earlier version's run get today's names (`nlnet.renamed`).
 
     Args:
@@ -63,7 +65,8 @@ def read_file(path: str | Path, prefix: str = "", *, advice: str = IF_TRUSTED) -
         ) from error
     if not isinstance(content, Mapping):
         raise UserError(f"{where}: holds a {type(content).__name__}, not weights by name; {advice}")
-    return current_checkpoint(dict(content))
+    content = dict(content)
+    return current_checkpoint(assembled(content, Path(path), prefix) if is_sharded(content) else content)
 
 
 def _reason(error: Exception) -> str:

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from nlnet.checkpoints.files import BEST, FOREIGN, LAST, PREVIOUS, read_file
 from nlnet.checkpoints.infer import make
 from nlnet.checkpoints.mismatch import check_outline, filled
-from nlnet.errors import UserError
+from nlnet.errors import UserError, nearest
 from nlnet.trust.settings import ALLOW, plain_arguments
 from nlnet.trust.targets import accepts, find_target, is_within
 
+WEIGHTS = ("ema", "trained")
+"""Which weights of a checkpoint are meant; see `chosen_weights`."""
 
-def from_pretrained(path: str | Path, *, allow_targets: Sequence[str] = ()) -> nn.Module:
+
+def from_pretrained(path: str | Path, *, allow_targets: Sequence[str] = (), weights: str | None = None) -> nn.Module:
     """The network saved in `path`, in evaluation mode: clip (B, 3, T, H, W) -> logits (B, classes).
 
     Args:
@@ -25,12 +28,13 @@ def from_pretrained(path: str | Path, *, allow_targets: Sequence[str] = ()) -> n
         allow_targets: packages whose functions and classes may be imported and called to build the network of a run
             that is not one of `build_model`'s, such as ["mine"]. It is called with the settings of the run, and with as
             many `num_classes` as the run had classes.
+        weights: of a run with `callbacks=ema`: "ema" or "trained"; see `chosen_weights`.
 
     Raises UserError if there is no such file, if it does not say which network it is of, if that network's package is
     not allowed, or if the weights are not the network's.
     """
     file = checkpoint_file(Path(path))
-    return saved(read_file(file), file, allow_targets).build()
+    return saved(chosen_weights(read_file(file), weights, str(file)), file, allow_targets).build()
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,31 @@ def saved(content: Mapping[str, Any], file: Path, allow_targets: Sequence[str] =
     state = {key.removeprefix("net."): value for key, value in state.items() if str(key).startswith("net.")}
     function = _network_of_run(content, state, file, allow_targets)
     return Saved(file, function, state, [], function.func is make)
+
+
+def chosen_weights(content: dict[str, Any], which: str | None, where: str) -> dict[str, Any]:
+    """`content` of a checkpoint with the weights that are asked for in its `state_dict`.
+
+    A run with an average of weights (`callbacks=ema`) has both in its checkpoints: the average as `state_dict`, and
+    the weights that its optimizer steps as `current_model_state`.
+
+    Args:
+        content: what is in the checkpoint.
+        which: "ema" for the average, "trained" for what the optimizer steps, None for the average where there is one.
+        where: the file, as the messages begin.
+
+    Raises UserError for another word, and for "ema" where there is no average.
+    """
+    if which not in (*WEIGHTS, None):
+        raise UserError(f"weights={which}: there is no such choice; {nearest(str(which), WEIGHTS)}")
+    stepped = content.get("current_model_state")
+    if isinstance(stepped, Mapping):
+        return content | {"state_dict": stepped} if which == "trained" else content
+    if which == "ema":
+        raise UserError(
+            f"{where}: weights=ema: its run kept no average of its weights (callbacks=ema does); leave weights out"
+        )
+    return content
 
 
 def run_state(content: Mapping[str, Any], where: str) -> Mapping[str, Any]:

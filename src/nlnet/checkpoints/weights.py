@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nlnet.checkpoints.files import FOREIGN, read_file
 from nlnet.checkpoints.mismatch import and_new, check_fits
+from nlnet.checkpoints.pretrained import checkpoint_file
 from nlnet.models.summary import title_of
 
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -23,12 +24,13 @@ def load_weights(model: nn.Module, path: str | Path, *, keep_classifier: bool = 
 
     Args:
         model: from `build_model`, or another whose classifier is `fc`.
-        path: RUN/checkpoints/best.ckpt, a file that `nlnet-convert` wrote, or a saved state dict. Only tensors and
-            plain types are read (`weights_only=True`).
+        path: a run's folder, whose best checkpoint it is, a checkpoint, a file that `nlnet-convert` wrote, or a saved
+            state dict. Only tensors and plain types are read (`weights_only=True`).
         keep_classifier: take the classifier, too.
 
     Raises UserError if the file cannot be read or is of another network.
     """
+    path = checkpoint_file(Path(path).expanduser())
     state = _with_constant_block_norms(state_dict_of(read_file(path, advice=FOREIGN)), model.state_dict())
     if not keep_classifier:
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}

@@ -20,6 +20,8 @@ ckpt_path=last that of the newest run, of experiment=NAME where it is given. KEY
 for instance data.shards=FOLDER, trainer=gpu, data.num_workers=8. The scores go to predictions.parquet in its run
 directory. A file of nlnet-convert needs an experiment and shards: ckpt_path=FILE experiment=NAME data.shards=FOLDER.
 
+weights=ema and weights=trained choose between the two of a run with callbacks=ema; it is the average otherwise.
+
 protocol=center    the validation of training: one clip, one crop (default)
 protocol=30view    the released test: 10 clips x 3 crops; protocol.starts=official, slowfast, mmaction2 or lfb
 protocol=fullconv  the paper's test: 10 clips of whole frames; protocol.scale=256 or 320"""

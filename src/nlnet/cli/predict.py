@@ -4,12 +4,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from nlnet.cli.errors import run
-from nlnet.config.compose import compose
+from nlnet.config.checkpoint_command import checkpoint_command
 from nlnet.config.search_path import split_flags
-from nlnet.errors import UserError
 
 USAGE = """usage: python src/predict.py ckpt_path=CKPT source=SOURCE [KEY=VALUE ...]
 
@@ -18,8 +17,6 @@ prepared shards (folder or URL), or tar files (x-{000..009}.tar). CKPT is a run'
 nlnet-convert, which needs frames=, stride=, crop= and classes=FILE (one name a line) besides.
 
 With a detector's CKPT, SOURCE is an image or a folder of images; boxes, masks and skeletons are drawn on copies."""
-
-_PATHS = ("ckpt_path", "source", "out", "classes")
 
 
 def main() -> None:
@@ -33,26 +30,13 @@ def main() -> None:
 
 def settings(overrides: Sequence[str]) -> DictConfig:
     """The configuration of a prediction. Raises UserError for unknown keys and for what is missing."""
-    cfg = compose([_quoted(override) for override in overrides], "predict")
-    for key in ("ckpt_path", "source"):
-        if OmegaConf.is_missing(cfg, key):
-            raise UserError(f"{key} is missing", *USAGE.splitlines())
-    return cfg
+    return checkpoint_command(overrides, "predict", USAGE)
 
 
 def _predicted(cfg: DictConfig) -> dict[str, Any]:
     from nlnet.prediction.predict import predict  # with torch, which a mistake in the configuration need not wait for
 
     return predict(cfg)
-
-
-def _quoted(override: str) -> str:
-    """An override whose value is a path, in quotes: file names may hold what Hydra would read as its grammar."""
-    key, _, value = override.partition("=")
-    if key not in _PATHS or value[:1] in ("'", '"', ""):
-        return override
-    escaped = value.replace("'", "\\'")
-    return f"{key}='{escaped}'"
 
 
 if __name__ == "__main__":

@@ -85,15 +85,16 @@ def _optimized(cfg: DictConfig) -> float | None:
         why = "DEMO: no shards are configured; " if known.stands_in else ""
         print_once(f"{why}{cfg.model.name} trains on built-in synthetic {known.samples}, for a minute or two")
     # Not before: Lightning takes seconds to import, and a mistake in the configuration is answered at once.
+    from nlnet.distributed import print_once
     from nlnet.runs.train import train
 
     metrics, _ = train(cfg)
     value = metrics.get(cfg.optimized_metric)
-    if value is None and cfg.train and not cfg.trainer.get("fast_dev_run"):
+    if value is None and cfg.train and not cfg.trainer.get("fast_dev_run") and not cfg.extras.get("probe_data"):
         found = f"optimized_metric={cfg.optimized_metric}: this run logged {', '.join(sorted(metrics))}"
         if cfg.trainer.get("limit_val_batches") not in (0, 0.0):
             raise UserError(found)
-        say(f"{found}; without a validation it returns nothing")
+        print_once(f"{found}; without a validation it returns nothing")
     return value
 
 

@@ -33,7 +33,8 @@ def load_run_config(overrides: Sequence[str]) -> DictConfig:
     if not path.is_file():
         raise UserError(f"ckpt_path={path}: there is no such file")
     protocol = protocol_config([o.input_line or "" for key, o in parsed.items() if is_protocol(key)])
-    others = {key: o for key, o in parsed.items() if key != "ckpt_path" and not is_protocol(key)}
+    weights = parsed["weights"].value() if "weights" in parsed else None
+    others = {key: o for key, o in parsed.items() if key not in ("ckpt_path", "weights") and not is_protocol(key)}
     saved = path.parents[1] / "config.yaml"
     if saved.is_file():
         cfg = _with_overrides(saved, others)
@@ -45,7 +46,7 @@ def load_run_config(overrides: Sequence[str]) -> DictConfig:
     demo = bool(cfg.demo) and not ((parsed.keys() & {"data.shards", "data"}) and cfg.data.shards)
     _refuse_missing_shards(cfg, path)
     new = {"ckpt_path": str(path), "task_name": "eval", "protocol": protocol, "paths.run_dir": None, "demo": demo}
-    cfg = changed(cfg, new)
+    cfg = changed(cfg, new | {"weights": weights})
     check(cfg)
     return cfg
 

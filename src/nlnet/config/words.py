@@ -146,6 +146,15 @@ def as_hydra(value: Any) -> str:
     return repr(value)
 
 
+def quoted_path(word: str, keys: Collection[str]) -> str:
+    """A word KEY=VALUE whose value is a path, in quotes: file names may hold what Hydra would read as its grammar."""
+    key, _, value = word.partition("=")
+    if key not in keys or value[:1] in ("'", '"', ""):
+        return word
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
 def _check(word: str) -> None:
     key, equals, value = word.partition("=")
     name = key.lstrip("+~")

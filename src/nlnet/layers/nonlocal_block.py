@@ -140,7 +140,7 @@ class NonLocalBlock(Layer):
             return self._of_no_clips(x)
         # theta_i, phi_j and g_j, and what these are for the other functions
         query, key, value = self._embed(x, to_positions(x))
-        regions, interleaved = self._regions(x.shape[2:]), self.axes == "time"
+        regions, interleaved = self.regions(x.shape[2:]), self.axes == "time"
         if regions == 1 and is_plain(self.out) and self._sums_first(query, key):
             # W (theta (phi^T g / M)): the part without N comes first, and y is never there
             weight_BCD = self.out.weight.flatten(1) @ (value.transpose(1, 2) @ key / key.shape[1])
@@ -164,6 +164,10 @@ class NonLocalBlock(Layer):
         """y = 1/C(x) sum_j f(x_i, x_j) g(x_j) (B, N, D) of what `embed` returns."""
         return self.function(query, key, value, **self._scale())
 
+    def affinity(self, query: Tensor, key: Tensor) -> Tensor:
+        """f(x_i, x_j) / C(x) (B, N, M) itself, of the query and the key that `embed` returns, or of some rows of it."""
+        return affinity(self.pairwise, query, key, **self._scale())
+
     def attention(self, x: Tensor, positions: Tensor | Sequence[int]) -> Tensor:
         """f(x_i, x_j) / C(x) for some positions i and all keys j they meet: (B, P, M), at the cost of these P rows.
 
@@ -183,12 +187,12 @@ class NonLocalBlock(Layer):
         # Only a convolution that is plain says what it makes of some positions without the others.
         query = self._query(x_BNC[:, rows], (), w_f) if some else self._query(x_BNC, x.shape[2:], w_f)[:, rows]
         key = self._key(x, self._key_source(x), w_f)
-        regions, interleaved = self._regions(x.shape[2:]), self.axes == "time"
+        regions, interleaved = self.regions(x.shape[2:]), self.axes == "time"
         if regions == 1:
-            return affinity(self.pairwise, query, key, **self._scale())
+            return self.affinity(query, key)
         mine = rows % regions if interleaved else rows // (x_BNC.shape[1] // regions)
         key = split(key, regions, interleaved=interleaved).unflatten(0, (len(x), regions))[:, mine]
-        row = affinity(self.pairwise, query.flatten(0, 1)[:, None], key.flatten(0, 1), **self._scale())
+        row = self.affinity(query.flatten(0, 1)[:, None], key.flatten(0, 1))
         return row[:, 0].unflatten(0, (len(x), len(rows)))
 
     def key_size(self, size: Sequence[int]) -> tuple[int, ...]:
@@ -196,7 +200,7 @@ class NonLocalBlock(Layer):
 
         Raises ValueError if the block cannot take such a map.
         """
-        frames = () if self.dims < 3 else (size[0] // (1 if self.axes == "time" else self._regions(size)),)
+        frames = () if self.dims < 3 else (size[0] // (1 if self.axes == "time" else self.regions(size)),)
         if self.axes == "time":
             return (*frames, 1, 1)
         return (*frames, *(max(n // 2, 1) if self.subsample else n for n in size[-2:]))
@@ -269,8 +273,8 @@ class NonLocalBlock(Layer):
         n, m, d = query.shape[1], key.shape[1], self.inner_channels
         return choose_algorithm(self.pairwise, n, m, d, d) == "associative"
 
-    def _regions(self, size: Sequence[int]) -> int:
-        """How many sets of positions there are that do not meet each other."""
+    def regions(self, size: Sequence[int]) -> int:
+        """How many sets of positions of a map of lengths `size` there are that do not meet each other."""
         if self.axes == "time":
             return size[1] * size[2]
         group = 1 if self.axes == "space" else self.temporal_group

@@ -149,6 +149,8 @@ def _changed(
 
 
 def _by_stage(option: str, values: Mapping[str, int] | None, stages: Mapping[str, Stage]) -> Mapping[str, int]:
+    if values is not None and not isinstance(values, Mapping):
+        raise UserError(f"{option}={values!r}: give whole numbers by stage, such as {{res3: 4}}.")
     for stage, value in (values or {}).items():
         check_one_of(f"{option}: stage", stage, stages)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

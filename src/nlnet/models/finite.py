@@ -35,14 +35,21 @@ def is_number(values: Tensor) -> Tensor:
 
 def not_finite_weight(net: nn.Module) -> str | None:
     """The name of the first parameter, or statistic of a norm, that holds NaN or an infinity; None if there is none.
+    Of a sharded network: of the part that this rank has.
 
     Other buffers may hold what they like: masks are made of infinities.
     """
-    named = [(name, parameter.detach()) for name, parameter in net.named_parameters()]
+    named = [(name, local(parameter.detach())) for name, parameter in net.named_parameters()]
     named += [(name, buffer) for name, buffer in net.named_buffers() if name.endswith(_STATISTICS)]
     if not named or torch.stack([tensor.isfinite().all() for _, tensor in named]).all():
         return None
     return next(name for name, tensor in named if not tensor.isfinite().all())
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that this rank has; a plain tensor as it is."""
+    sharded: Any = tensor
+    return sharded.to_local() if hasattr(tensor, "to_local") else tensor  # its class takes seconds to import
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

@@ -51,6 +51,10 @@ def insert_nonlocal(
     tensor, a tensor of whose axes two may be the channels, and for options that change the output; ValueError for
     those that `NonLocalBlock` refuses. The model is then as it was.
     """
+    if not isinstance(positions, Mapping):
+        raise UserError(
+            f'insert_nonlocal: positions {positions!r:.200}: say where and on which side, {{"layer3.5": "after"}}.'
+        )
     if not positions:
         raise UserError('insert_nonlocal: positions is empty; name a submodule, such as {"layer3.5": "before"}.')
     if layout not in ("auto", "channels_first", "channels_last"):

@@ -8,7 +8,7 @@ def scaled_rate(rate: float, batch_size: int, reference: float | None) -> float:
 
     Args:
         rate: the rate that is meant for a batch of `reference`.
-        batch_size: of all ranks, times accumulated batches.
+        batch_size: of one optimizer step, that is of all ranks and accumulated parts.
         reference: `optim.lr_batch`.
 
     Raises UserError if `reference` is below 1.

@@ -9,7 +9,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from nlnet.checkpoints.files import read_file
-from nlnet.checkpoints.pretrained import checkpoint_file
+from nlnet.checkpoints.pretrained import checkpoint_file, chosen_weights
 from nlnet.config.instantiate import find_allowed, import_modules
 from nlnet.errors import UserError
 from nlnet.trust.settings import ALLOW
@@ -26,7 +26,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     A predictor is a function (cfg, file, content, device) -> result. Raises UserError if nothing can be read.
     """
     file = checkpoint_file(Path(cfg.ckpt_path).expanduser())
-    content = read_file(file, "ckpt_path=")
+    content = chosen_weights(read_file(file, "ckpt_path="), cfg.weights, f"ckpt_path={file}")
     import_modules(cfg.imports, cfg.allow_targets)
     predictor = get_method(_predictor(content, cfg.allow_targets, file))
     return predictor(cfg, file, content, torch.device(cfg.device or best_device()))

@@ -47,6 +47,7 @@ class Recognizer:
         window: what `dense` averages over, the feature map of a training crop; None for a network without it, which
             sees the square in the middle of the frames.
         device: where it computes.
+        side: of the square crops that it was trained on.
     """
 
     net: nn.Module
@@ -55,6 +56,7 @@ class Recognizer:
     scale: int
     window: tuple[int, int] | None
     device: torch.device
+    side: int
 
     def timeline(self, video: bytes, every: float | None = None, times: Times | None = None) -> Timeline:
         """The scores of an encoded video, a clip every so many seconds; one after the other for None.

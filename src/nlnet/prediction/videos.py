@@ -58,9 +58,12 @@ def predict_videos(cfg: DictConfig, file: Path, content: Mapping[str, Any], devi
 
 
 def recognizer(
-    cfg: DictConfig, file: Path, content: Mapping[str, Any], device: torch.device
+    cfg: DictConfig, file: Path, content: Mapping[str, Any], device: torch.device, *, as_trained: bool = False
 ) -> tuple[Recognizer, list[str]]:
-    """The network in `content` of `file`, and the names of its classes. Raises UserError for what nobody says."""
+    """The network in `content` of `file`, and the names of its classes. Raises UserError for what nobody says.
+
+    On a CPU it is optimized for inference, unless its modules are wanted `as_trained`.
+    """
     network = saved(content, file, cfg.allow_targets)
     known = _trained_with(content, file)
     settings: dict[str, Any] = {key: known.get(key) if cfg[key] is None else cfg[key] for key in (*_CLIPS, "kind")}
@@ -81,8 +84,8 @@ def recognizer(
         count = net(torch.zeros(1, *clip_shape)).shape[1]
     names = _class_names(cfg.classes, content, count)
     window = training_window(net, clip_shape)
-    net = optimize_for_inference(net) if device.type == "cpu" else net.to(device)
-    return Recognizer(net, kind, geometry, scale, window, device), names
+    net = optimize_for_inference(net) if device.type == "cpu" and not as_trained else net.to(device)
+    return Recognizer(net, kind, geometry, scale, window, device, side), names
 
 
 def _trained_with(content: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -59,22 +59,32 @@ def _unit(metric: Metric) -> str:
 
 def _learning_curves(part: Part) -> list[Figure | None]:
     metric = part.table.metrics[0]
+    validated = metric.name or ""
+    stage, _, of = validated.partition("/")
+    columns = [validated, *([f"train/{of}"] if stage == "val" else [])]
     of_metric: list[Series] = []
     of_loss: list[Series] = []
     for number, each in enumerate(part.lines):
         for item in each.runs:
-            curves = _curves(item.run, [metric.name or "", *_LOSSES])
+            curves = _curves(item.run, [*columns, *_LOSSES])
             name = f"{_name(each)}, seed {item.run.seed}"
-            values = _points(curves, metric.name or "")
-            of_metric += [Series(name, number, [(x, _as_shown(metric, y)) for x, y in values])] if values else []
+            for column in columns:
+                points = [(x, _as_shown(metric, y)) for x, y in _points(curves, column)]
+                of_metric += _series(name, number, column, points)
             for column in _LOSSES:
-                points = _thinned(_points(curves, column))
-                faint = column == "train/loss"
-                of_loss += [Series(f"{name}, {column}", number, points, faint=faint)] if points else []
+                of_loss += _series(name, number, column, _points(curves, column))
     label = _curve_label(metric)
-    losses = "Learning curves: loss (training dotted)"
-    found = [(f"Learning curves: {line(label)}", of_metric, label), (losses, of_loss, "loss")]
+    dotted = " (training dotted)"
+    losses = f"Learning curves: loss{dotted}"
+    metrics = f"Learning curves: {line(label)}{dotted if any(each.faint for each in of_metric) else ''}"
+    found = [(metrics, of_metric, label), (losses, of_loss, "loss")]
     return [(title, chart(s, title, "optimizer step", y)) if s else None for title, s, y in found]
+
+
+def _series(name: str, number: int, column: str, points: Sequence[tuple[float, float]]) -> list[Series]:
+    """One curve of a run, of single batches a faint one; none where there are no points."""
+    faint = column.startswith("train/")
+    return [Series(f"{name}, {column}", number, _thinned(points) if faint else points, faint=faint)] if points else []
 
 
 def _curve_label(metric: Metric) -> str:

@@ -62,12 +62,12 @@ def make_task(cfg: DictConfig, data: Any, weights: Mapping[str, Any] | None = No
         for line in kind.initial_weights(net, cfg.init, cfg.model):
             print_once(line)
     optim = cfg.optim
-    batch_size = cfg.data.get("batch_size", 1) * cfg.trainer.accumulate_grad_batches
+    batch_size = cfg.data.get("batch_size", 1)
     rate = {"lr": scaled_rate(optim.optimizer.lr, batch_size, optim.get("lr_batch"))} if "lr" in optim.optimizer else {}
     return make(
         net=net,
         **kind.data_arguments(data),
-        optimizer=instantiate(optim.optimizer, allow, **rate),
+        optimizer=instantiate(_known_arguments(optim.optimizer), allow, **rate),
         schedule=instantiate(optim.schedule, allow),
         no_weight_decay=optim.get("no_weight_decay", "norms_and_biases"),
         bias_lr_factor=optim.get("bias_lr_factor", 1.0),
@@ -94,7 +94,10 @@ def make_trainer(
     # Statistics are estimated before the last checkpoint is written, so theirs is the first callback of all.
     first = [callback for callback in configured if isinstance(callback, PreciseBatchNorm)]
     others = [callback for callback in configured if not isinstance(callback, PreciseBatchNorm)]
-    trainer = instantiate(cfg.trainer, allow, callbacks=[*first, *callbacks, *others, *last], logger=loggers or False)
+    options: dict[str, Any] = {"callbacks": [*first, *callbacks, *others, *last], "logger": loggers or False}
+    if (cfg.get("callbacks") or {}).get("progress", "") is None:  # nor Lightning's own bar, then
+        options["enable_progress_bar"] = False
+    trainer = instantiate(cfg.trainer, allow, **options)
     if checkpoint_io and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = checkpoint_io
     return trainer
@@ -106,6 +109,11 @@ def _with_mode(node: DictConfig) -> DictConfig:
     if not monitors or not isinstance(node.get("monitor"), str) or node.get("mode") is not None:
         return node
     return changed(node, {"mode": "min" if less_is_better(node.monitor) else "max"})
+
+
+def _known_arguments(optimizer: DictConfig) -> DictConfig:
+    """`optimizer`, without `fused` where it is left to PyTorch: not every optimizer has it."""
+    return without(optimizer, "fused") if optimizer.get("fused", False) is None else optimizer
 
 
 def _network_settings(model: DictConfig) -> DictConfig:

@@ -4,12 +4,13 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import WandbLogger
+import numpy as np
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from nlnet.distributed import is_first
 from nlnet.errors import UserError
@@ -42,6 +43,17 @@ def wandb_logger(save_dir: str, project: str, **options: Any) -> WandbLogger:
         options.setdefault("settings", Settings(x_disable_meta=True))
     os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(save_dir=save_dir, project=project, id=run_id, resume="allow", **options)
+
+
+def log_images(loggers: Iterable[Logger], name: str, images: Sequence[np.ndarray], step: int) -> None:
+    """Give pictures (H, W, 3) uint8 to the loggers that take any: W&B, TensorBoard."""
+    for logger in loggers if images else ():
+        if hasattr(logger, "log_image"):
+            logger.log_image(name, list(images), step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            for number, image in enumerate(images):
+                of_one = name if len(images) == 1 else f"{name}_{number}"
+                logger.experiment.add_image(of_one, image, step, dataformats="HWC")
 
 
 def finish(*, failed: bool = False, figures: Mapping[str, Any] | None = None) -> None:

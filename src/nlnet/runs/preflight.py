@@ -6,9 +6,12 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder, ModelCheckpoint
 
+from nlnet.attention.capture import find_blocks
 from nlnet.data.modules.base import ShardDataModule
 from nlnet.errors import UserError, nearest
+from nlnet.runs.callbacks.attention_figures import AttentionFigures
 from nlnet.runs.callbacks.image_grid import ImageGrid
+from nlnet.runs.execution import check_execution
 from nlnet.runs.start import Run
 
 
@@ -18,10 +21,11 @@ def check_training(run: Run, trainer: pl.Trainer) -> None:
     for name, callback in _callbacks(run, trainer):
         _check_callback(name, callback, run)
     optimized = run.cfg.optimized_metric
-    if optimized != "best" and not optimized.startswith(("train/", "data/")):
+    if optimized != "best" and not optimized.startswith(("train/", "data/", "perf/")):
         _check_metric("optimized_metric", optimized, run)
     if optimized.startswith("test/") and not run.cfg.test:
         raise UserError(f"optimized_metric={optimized}: there is no test without test=true")
+    check_execution(run.task, run.cfg, trainer)
     if run.cfg.train:
         _check_lengths(run, trainer)
 
@@ -47,6 +51,10 @@ def _check_callback(name: str, callback: pl.Callback, run: Run) -> None:
             f"{name}: {type(callback).__name__} would train steps before the first one and change settings that are"
             f" recorded already; try values side by side: -m {what}"
         )
+    if isinstance(callback, AttentionFigures):
+        if run.task.samples == "images":
+            raise UserError(f"{name}: it draws clips, and this task is of images; set callbacks=detection")
+        find_blocks(run.task.net)
     if isinstance(callback, ImageGrid) and run.task.samples != "images":
         raise UserError(f"{name}: it draws detections, and this task is of {run.task.samples}; set callbacks=default")
     if isinstance(callback, ModelCheckpoint | EarlyStopping) and isinstance(callback.monitor, str):
@@ -67,6 +75,7 @@ def _check_metric(key: str, metric: str, run: Run) -> None:
 def _check_lengths(run: Run, trainer: pl.Trainer) -> None:
     """Limits and intervals, held against the number of batches."""
     settings: Any = trainer
+    run.data.trainer = trainer  # which says over how many ranks and parts a batch is split
     batches = _batches(run, train=True)
     limit = settings.limit_train_batches
     taken = None if batches is None else min(batches, limit) if isinstance(limit, int) else math.floor(batches * limit)

@@ -14,6 +14,8 @@ def quiet(*, keep_log: bool = False) -> None:
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         # A resumed run goes on in its own folder.
         r"Checkpoint directory .* exists and is not empty",
+        # A training on one process of a cluster's machine is as good as anywhere.
+        r"The `srun` command is available on your system but is not used",
         # DDP compares strides of sides of length 1, which say nothing: weights of 1x1x1 beside channels-last maps.
         r"Grad strides do not match bucket view strides[\s\S]*?grad\.sizes\(\) = \[\d+, \d+(, 1)+\]",
         # The folder of a callback differs when a checkpoint continues in a new run.

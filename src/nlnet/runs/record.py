@@ -3,10 +3,10 @@
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +15,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from nlnet.distributed import is_first, print_once
 from nlnet.errors import UserError
 from nlnet.runs.build import plain_settings
-from nlnet.runs.callbacks.sample_counter import SampleCounter
 from nlnet.runs.continuing.point import swept, typed_words
 from nlnet.runs.file_names import CONFIG
 from nlnet.runs.identity.code import git_revision
@@ -26,13 +25,21 @@ from nlnet.tasks.task import Task
 PACKAGES = ("nlnet", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "webdataset", "hydra-core", "av")
 
 
+class Measured(Protocol):
+    """What knows figures of a run."""
+
+    def totals(self) -> dict[str, Any]:
+        """Entries of the record."""
+        ...
+
+
 class RunRecord:
     """The record of one run, written when it begins and when it ends, however it ends.
 
     Args:
         folder: of the run.
         cfg: the configuration in force.
-        counter: what was read.
+        measured: whose `totals` belong to it: what was read, how fast it went.
         task: whose monitor and classes it names.
         started: `time.monotonic()` at the start.
         costs: the network's `parameters`, and its `gmacs` for one sample where these can be counted.
@@ -42,12 +49,13 @@ class RunRecord:
         self,
         folder: Path,
         cfg: DictConfig,
-        counter: SampleCounter,
+        measured: Sequence[Measured],
         task: Task,
         started: float,
         costs: Mapping[str, float],
     ) -> None:
-        self.folder, self.cfg, self.counter, self.task, self._started = folder, cfg, counter, task, started
+        self.folder, self.cfg, self.task, self._started = folder, cfg, task, started
+        self.measured = list(measured)
         earlier = read_record(folder)
         seconds = earlier.get("seconds") if cfg.ckpt_path == "last" else None
         self._seconds_before = seconds if isinstance(seconds, int | float) and 0 <= seconds < 1e12 else 0.0
@@ -100,7 +108,9 @@ class RunRecord:
         its checkpoints is the `best`."""
         if not is_first():
             return
-        self._content = read_record(self.folder) | self._content | self.counter.totals()
+        self._content = read_record(self.folder) | self._content
+        for one in self.measured:
+            self._content |= one.totals()
         self._content |= {
             "status": status,
             "seconds": self._seconds(),

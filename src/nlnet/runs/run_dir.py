@@ -43,18 +43,32 @@ def new_run_dir(key: RunKey, log_dir: Path, *, job: str | None = None, env: Mapp
     """A folder for a new run, which is made: `<log_dir>/<task>/runs/<when>_<experiment>[-demo]`.
 
     Under Slurm or torchrun `<when>` is the job's id, and a job that was requeued or restarted has its folder back;
-    there it is only named. `job` is the index in a multirun. Raises UserError where it cannot be made.
+    there it is only named. `job` is the index in a multirun. Raises UserError where it cannot be made, and where a
+    restarted job could not find it again.
     """
     launched = env.get("SLURM_JOB_ID") or env.get("TORCHELASTIC_RUN_ID", "none")
+    if launched == "none" and int(env.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+        raise UserError(
+            f"torchrun --max-restarts={env['TORCHELASTIC_MAX_RESTARTS']}: a run that is restarted finds its folder by"
+            " the job's id; give torchrun one with --rdzv-backend c10d --rdzv-id NAME, or set paths.run_dir=FOLDER"
+        )
     when = f"job-{launched}" if launched != "none" else datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     experiment = (key.experiment or "").replace("/", "-")
     name = "_".join(part for part in (when, experiment, job) if part) + ("-demo" if key.demo else "")
     folder = log_dir / key.task_name / "runs" / name
     attempt = 2
-    while rank(env) == 0 and not was_restarted(env) and not _is_free(folder, make=launched == "none"):
+    while _is_taken(folder, env, make=launched == "none"):
         folder = folder.with_name(f"{name}-{attempt}")
         attempt += 1
     return folder
+
+
+def _is_taken(folder: Path, env: Mapping[str, str], *, make: bool) -> bool:
+    """Whether another run is there. With torchrun every rank looks for itself, and finds the same."""
+    if _has_torchrun_id(env):
+        status = read_record(folder).get("status")
+        return status == "finished" or (status is None and rank(env) == 0 and (folder / RECORD).exists())
+    return rank(env) == 0 and not was_restarted(env) and not _is_free(folder, make=make)
 
 
 def _is_free(folder: Path, *, make: bool) -> bool:
@@ -77,8 +91,26 @@ def _is_free(folder: Path, *, make: bool) -> bool:
 
 
 def was_restarted(env: Mapping[str, str]) -> bool:
-    """Whether Slurm has requeued this job, or torchrun restarted its processes."""
+    """Whether Slurm has requeued this job, or this machine's torchrun restarted its processes."""
     return any(int(env.get(name, "0")) > 0 for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+
+
+def may_be_restarted(env: Mapping[str, str]) -> bool:
+    """Whether it can be that this job was started before, and that processes of then are still ending."""
+    return was_restarted(env) or _has_torchrun_id(env)
+
+
+def goes_on(folder: Path, env: Mapping[str, str]) -> bool:
+    """Whether this process belongs to the run in `folder`, started again.
+
+    The torchrun of every machine counts its own restarts alone, and one that was started anew begins at 0. So it is the
+    folder that says it: its run has this job's id, and has not finished.
+    """
+    return was_restarted(env) or (_has_torchrun_id(env) and read_record(folder).get("status") not in (None, "finished"))
+
+
+def _has_torchrun_id(env: Mapping[str, str]) -> bool:
+    return env.get("TORCHELASTIC_RUN_ID", "none") != "none"
 
 
 def create(folder: Path) -> None:

@@ -12,14 +12,16 @@ import torch
 from omegaconf import DictConfig
 
 from nlnet.config.instantiate import import_modules
-from nlnet.distributed import print_once
+from nlnet.distributed import is_first, print_once
 from nlnet.runs.build import make_data, make_task
+from nlnet.runs.callbacks.performance import Performance
 from nlnet.runs.callbacks.sample_counter import SampleCounter
 from nlnet.runs.durability.run_lock import RunLock
+from nlnet.runs.execution import arrange
 from nlnet.runs.file_names import RECORD
 from nlnet.runs.quiet import quiet
 from nlnet.runs.record import RunRecord
-from nlnet.runs.run_dir import create, was_restarted
+from nlnet.runs.run_dir import create, may_be_restarted
 from nlnet.tasks.task import Task
 
 _RESTART_WAIT_S = 60
@@ -35,6 +37,7 @@ class Run:
     data: Any
     task: Task
     counter: SampleCounter
+    performance: Performance
     record: RunRecord
     lock: RunLock
     new: bool
@@ -56,17 +59,20 @@ def start(cfg: DictConfig, weights: Mapping[str, Any] | None = None) -> Run:
     data = make_data(cfg)
     task = make_task(cfg, data, weights)
     described, costs = task.model_summary(data)
+    arrange(task, cfg)
     for line in (*data.remarks, *described):
         print_once(line)
     folder = Path(cfg.paths.run_dir)
     new = not (folder / RECORD).exists()
-    create(folder)
-    lock = RunLock(folder, wait_s=_RESTART_WAIT_S if was_restarted(os.environ) else 0)
+    if is_first():  # the others' may be named otherwise, on a machine of its own
+        create(folder)
+    lock = RunLock(folder, wait_s=_RESTART_WAIT_S if may_be_restarted(os.environ) else 0)
     try:
         counter = SampleCounter(data.max_skipped, data.max_consecutive_failures)
-        record = RunRecord(folder, cfg, counter, task, started, costs)
+        performance = Performance(costs.get("gmacs"))
+        record = RunRecord(folder, cfg, [counter, performance], task, started, costs)
         record.begin()
     except BaseException:
         lock.release()
         raise
-    return Run(cfg, folder, data, task, counter, record, lock, new)
+    return Run(cfg, folder, data, task, counter, performance, record, lock, new)

@@ -1,5 +1,6 @@
 """A training from its configuration to its last words."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,25 @@ from nlnet.runs.callbacks.applied import AppliedSettings
 from nlnet.runs.callbacks.exact_resume import ExactResume, SaveLast
 from nlnet.runs.callbacks.finite import FiniteNumbers
 from nlnet.runs.callbacks.metrics_csv import MetricsCsv
+from nlnet.runs.callbacks.signals import leave_requeuing
 from nlnet.runs.continuing.source import Source, check_source, opened
 from nlnet.runs.continuing.which import run_folder
 from nlnet.runs.durability.checkpoint_io import DurableCheckpointIO
 from nlnet.runs.durability.restoring import CheckedRestore, restoring_error
+from nlnet.runs.execution import check_devices
 from nlnet.runs.file_names import METRICS
 from nlnet.runs.identity.ranks import agree_first, failing_together
 from nlnet.runs.identity.resumed import Identity
 from nlnet.runs.loggers import finish, mark_preempting
 from nlnet.runs.preflight import check_training
+from nlnet.runs.probe import ProbeData, probing
 from nlnet.runs.record import logged_metrics, settings_yaml
 from nlnet.runs.results.best import describe_best, keep_if_best, test_the_best
 from nlnet.runs.results.curves import draw
 from nlnet.runs.results.report import report
 from nlnet.runs.run_dir import discard
 from nlnet.runs.start import Run, start
+from nlnet.runs.watching.rank_watch import RankWatch, limit_waiting, rank_timeout_s
 
 
 def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
@@ -41,6 +46,9 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     if cfg.extras.print_config:
         for text in settings_yaml(cfg).split("\n"):
             print_once(text)
+    check_devices(cfg.trainer)
+    if cfg.extras.get("probe_data"):
+        cfg = probing(cfg)
     with failing_together(cfg), run_folder(cfg) as placed:
         placed, source = opened(placed)
         run = start(placed)
@@ -49,9 +57,10 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     metrics_csv = MetricsCsv(run.folder / METRICS, run.cfg.trainer.log_every_n_steps)
     trainer = None
     try:
+        watch = RankWatch(rank_timeout_s(run.cfg), partial(run.record.end_early, "failed", {}))
         with failing_together(run.cfg):
-            trainer = _make_trainer(run, resume, metrics_csv, source)
-        return _train(run, trainer, resume, metrics_csv, source)
+            trainer = _make_trainer(run, (watch, resume, metrics_csv), source)
+        return _train(run, trainer, watch, resume, metrics_csv, source)
     except BaseException as error:
         if trainer is None:
             run.record.end_early("failed", {}, error)
@@ -65,16 +74,23 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
 
 
 def _train(
-    run: Run, trainer: pl.Trainer, resume: ExactResume, metrics_csv: MetricsCsv, source: Source | None
+    run: Run,
+    trainer: pl.Trainer,
+    watch: RankWatch,
+    resume: ExactResume,
+    metrics_csv: MetricsCsv,
+    source: Source | None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     cfg, metrics, failed = run.cfg, dict[str, float](), True
+    probe = ProbeData(run.data, trainer) if cfg.extras.get("probe_data") else None
     try:
-        if cfg.train:
-            _fit(run, trainer, source.path if source else None)
-            _validate_the_end(run, trainer, resume, source)
-        metrics = logged_metrics(trainer)
-        if cfg.test:
-            metrics |= _test(run, trainer)
+        with watch.over():
+            if cfg.train:
+                _fit(run, trainer, source.path if source else None)
+                _validate_the_end(run, trainer, resume, source)
+            metrics = logged_metrics(trainer)
+            if cfg.test:
+                metrics |= _test(run, trainer)
         failed = False
     except RunInterrupted:
         run.record.end_early("interrupted", metrics)
@@ -85,6 +101,9 @@ def _train(
     finally:
         finish(failed=failed, figures=run.record.figures())
         run.data.close()
+    if probe:
+        run.record.measured.append(probe)
+        probe.say()
     best = describe_best(trainer, run.task.monitor)
     run.record.end("finished", metrics, best=best[0] if best else None)
     if trainer.is_global_zero and not cfg.trainer.get("fast_dev_run"):
@@ -93,13 +112,25 @@ def _train(
     return metrics, {"run_dir": run.folder, "trainer": trainer, "task": run.task, "data": run.data}
 
 
-def _make_trainer(run: Run, resume: ExactResume, metrics_csv: MetricsCsv, source: Source | None) -> pl.Trainer:
+def _make_trainer(run: Run, own: tuple[RankWatch, ExactResume, MetricsCsv], source: Source | None) -> pl.Trainer:
     """The trainer, once all that can be looked at before is right. Raises UserError."""
     io = DurableCheckpointIO()
-    callbacks = [CheckedRestore(), FiniteNumbers(resume.path), run.counter, metrics_csv, resume, Identity(run.data)]
+    watch, resume, metrics_csv = own
+    callbacks = [
+        watch,
+        CheckedRestore(),
+        FiniteNumbers(resume.path),
+        run.counter,
+        run.performance,
+        metrics_csv,
+        resume,
+        Identity(run.data),
+    ]
     applied = AppliedSettings()
     trainer = make_trainer(run.cfg, [*callbacks, applied], io, last=[SaveLast(resume)])
     check_training(run, trainer)
+    leave_requeuing(trainer)
+    limit_waiting(trainer, rank_timeout_s(run.cfg))
     if source:
         applied.settings = check_source(source, run, trainer)
         io.hand_over(source.path, source.checkpoint)

@@ -137,15 +137,21 @@ class ClassificationTask(Task):
         return evaluation.predictions
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.net(inputs)
+        weight = next(self.net.parameters(), None)  # of another type with a precision such as 64-true
+        return self.net(inputs if weight is None else inputs.to(weight.dtype))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         weights = batch["weights"]
         total = sum_over_ranks(weights.sum())
-        losses = self._losses(self(batch["inputs"]), batch["targets"])
+        logits, targets = self(batch["inputs"]), batch["targets"]
+        losses = self._losses(logits, targets)
         # DDP averages gradients over the ranks; times the number of ranks it is the sum over the global batch.
         loss = (weights * losses).sum() * world_size() / total.clamp(min=1)
-        self.log("train/loss", sum_over_ranks(loss.detach()) / world_size(), prog_bar=True)
+        logged = {"train/loss": loss.detach() / world_size()}
+        if self.kind == "multiclass":  # what the paper's Figure 4 draws of the training
+            logged["train/top1"] = (weights * (logits.detach().argmax(1) == targets)).sum() / total.clamp(min=1)
+        for (name, _), value in zip(logged.items(), sum_over_ranks(torch.stack([*logged.values()])), strict=True):
+            self.log(name, value, prog_bar=name == "train/loss")
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

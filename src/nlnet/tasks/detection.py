@@ -114,6 +114,10 @@ class DetectionTask(Task):
     def scorers(self) -> Sequence[nn.Module]:
         return resized.scorers(self.net)
 
+    @property
+    def called_modules(self) -> Sequence[nn.Module]:
+        return [self.net.get_submodule(name) for name in ("backbone", "rpn", "roi_heads")]
+
     def model_summary(self, data: Any) -> tuple[list[str], dict[str, float]]:
         side = data.eval_short_side
         # 4:3, the shape of most photographs, in multiples of 32 as the network pads

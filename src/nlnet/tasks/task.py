@@ -128,6 +128,11 @@ class Task(pl.LightningModule):
         """The modules whose outputs become scores: an evaluation in which one of them is not finite is stopped."""
         return [self.net]
 
+    @property
+    def called_modules(self) -> Sequence[nn.Module]:
+        """The parts of the network that a step calls, all of it together; the first one is what `compile` compiles."""
+        return [self.net]
+
     def model_summary(self, data: Any) -> tuple[list[str], dict[str, float]]:
         """Lines to print before anything is trained: what the network is and costs, what is odd about the data. And the
         costs as `summary.json` has them: `parameters`, and the `gmacs` of one sample where these can be counted."""

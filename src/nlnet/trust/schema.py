@@ -30,8 +30,10 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "nlnet.compat.bolts.bolts_warmup_cosine",
     ),
     "trainer": ("pytorch_lightning.Trainer",),
+    "trainer.strategy": ("nlnet.runs.sharding.strategy.ShardedStrategy",),
     "callbacks.*": (
         *(f"pytorch_lightning.callbacks.{name}" for name in _CALLBACKS.split()),
+        "nlnet.runs.callbacks.attention_figures.AttentionFigures",
         "nlnet.runs.callbacks.image_grid.ImageGrid",
         "nlnet.runs.callbacks.precise_bn.PreciseBatchNorm",
         "nlnet.runs.callbacks.progress_bar.ProgressBar",
@@ -184,6 +186,10 @@ TOP_FIELDS: Mapping[str, Field] = {
     "demo_size": NAME,
     "size_name": NAME,
     "epochs": LIMIT,
+    "weights": either(NOTHING, text("ema|trained", "ema or trained")),
+    "compile": YES_NO,
+    "channels_last": YES_NO,
+    "checkpoint_stages": either(NO_ITEM, several(WORD, 16)),
     "experiment_name": either(NOTHING, text(r"[A-Za-z0-9][A-Za-z0-9 ._+=,@()/-]{0,199}", "an experiment's name")),
     "group": either(NOTHING, text(r"[^\x00-\x1f]{1,128}", "a text of at most 128 letters")),
     "demo": YES_NO,
@@ -193,6 +199,7 @@ TOP_FIELDS: Mapping[str, Field] = {
     "optim.bias_lr_factor": number(0, 1e6),
     "extras.threads": either(NOTHING, whole(1, 1024)),
     "extras.checkpoint_every_n_steps": whole(1, 10**12),
+    "extras.rank_timeout_s": number(1, 10**7),
 }
 """What is said of a run beside its classes."""
 
@@ -203,6 +210,7 @@ YOURS = (
     "extras.allow_changed_data",
     "extras.allow_targets",
     "extras.print_config",
+    "extras.probe_data",
     "extras.traceback",
     "extras.trust",
     "paths.data_dir",

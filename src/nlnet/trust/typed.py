@@ -71,6 +71,7 @@ FIELDS: Mapping[str, Field] = {
     "extras.allow_targets": some(PACKAGE),
     "extras.imports": some(PACKAGE),
     "extras.print_config": YES_NO,
+    "extras.probe_data": YES_NO,
     "extras.traceback": YES_NO,
     "extras.trust": YES_NO,
     "init.checkpoint": optional(PLACE),
@@ -182,6 +183,12 @@ OF_CLASS: Mapping[str, Mapping[str, Field]] = {
         "min_delta": number(-1e9, 1e9),
     },
     "nlnet.runs.callbacks.precise_bn.PreciseBatchNorm": {"batches": COUNT},
+    "pytorch_lightning.callbacks.EMAWeightAveraging": {
+        "decay": number(0, 1),
+        "update_every_n_steps": COUNT,
+        "update_starting_at_step": optional(whole(0, 10**12)),
+        "use_buffers": YES_NO,
+    },
     **{f"nlnet.optim.schedules.{name}": _SCHEDULE for name in ("constant", "cosine", "step", "step_epochs")},
     "nlnet.compat.bolts.bolts_warmup_cosine": _SCHEDULE,
 }
@@ -196,5 +203,6 @@ OF_OPTIMIZERS: Mapping[str, Field] = {
     "betas": Field("two numbers", lambda v: isinstance(v, list) and len(v) == 2 and all(0 <= b < 1 for b in v)),
     "eps": number(0, 1),
     "amsgrad": YES_NO,
+    "fused": optional(YES_NO),
 }
 """The arguments that PyTorch's optimizers share."""

@@ -279,7 +279,7 @@ def test_the_configuration_has_the_defaults_of_the_class() -> None:
         defaults |= {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
     del defaults["allow_pipe"]  # images come in shards with a manifest only
     defaults |= {name: list(defaults[name]) for name in ("short_sides", "image_formats")}
-    assert configured == defaults | {"shards": configured["shards"], "eval_batch_size": 16}
+    assert configured == defaults | {"shards": configured["shards"]}
 
 
 def test_objects_without_what_the_evaluation_needs(shards: str) -> None:

@@ -17,10 +17,11 @@ from nlnet.data.media.decode import decode_clip
 from nlnet.data.shards.find import load_manifest
 
 
-def loader(shards, *, train=True, batch_size=8, rank=0, world=1, workers=0, seed=1):
+def loader(shards, *, train=True, batch_size=8, rank=0, world=1, accumulate=1, workers=0, seed=1):
     manifest = load_manifest(str(shards), "charades", "train" if train else "test")
     view = ClipSettings(ClipGeometry(6, 1), size=24, scale=(24, 32), flip=True, train=train)
-    batches = ClipBatches(manifest, str(shards), view, RankSlice(batch_size, rank, world), seed, window=2)
+    part = RankSlice(batch_size, rank, world, accumulate)
+    batches = ClipBatches(manifest, str(shards), view, part, seed, window=2)
     return BatchLoader(batches, workers)
 
 
@@ -47,6 +48,18 @@ def test_ranks_share_the_batches_of_one(charades_shards, world):
     for t, batch in enumerate(whole):
         assert torch.equal(torch.cat([part[t]["indices"] for part in parts]), batch["indices"])
         assert torch.equal(torch.cat([part[t]["targets"] for part in parts]), batch["targets"])
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 2), (1, 4), (2, 1), (2, 2), (4, 2)])
+def test_a_step_has_the_same_samples_on_any_number_of_ranks_and_parts(charades_shards, world, accumulate):
+    whole = loader(charades_shards)
+    ranks = [loader(charades_shards, rank=rank, world=world, accumulate=accumulate) for rank in range(world)]
+    assert [len(rank) for rank in ranks] == [4 * accumulate] * world  # 34 samples: those left out are the same, too
+    for _ in range(2):
+        parts = [[batch["indices"] for batch in rank] for rank in ranks]
+        for step, batch in enumerate(whole):
+            of_step = range(step * accumulate, (step + 1) * accumulate)
+            assert torch.equal(torch.cat([parts[rank][t] for t in of_step for rank in range(world)]), batch["indices"])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -176,7 +176,7 @@ class Brightness(nn.Module):
 def test_predictions_at_a_rate_say_when_and_see_the_nearest_frames(
     manifest: Manifest, folder: Path, fps: float
 ) -> None:
-    network = Recognizer(Brightness(), "multiclass", with_rate(fps), 48, None, torch.device("cpu"))
+    network = Recognizer(Brightness(), "multiclass", with_rate(fps), 48, None, torch.device("cpu"), 48)
     span = GEOMETRY.frames * GEOMETRY.stride
     for sample in manifest.samples:
         video, plain = read_video(manifest, str(folder), sample), Plain(sample, fps)

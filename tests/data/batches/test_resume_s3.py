@@ -13,7 +13,7 @@ from helpers.s3_training import train_from, train_rank_from
 from helpers.servers import s3_environment, s3_server
 from helpers.shards import write_tiny
 from helpers.signalling import killer
-from nlnet.data.batches.order import epoch_order, train_batch
+from nlnet.data.batches.order import Shards, epoch_order, train_batch
 from nlnet.data.shards.manifest import Manifest
 from nlnet.runs.callbacks.metrics_csv import read_rows
 
@@ -92,7 +92,7 @@ def sample_at(manifest, request):
 def check_nothing_from_before(shards, reads, step):
     """The run resumed after `step` steps of the last epoch read none of the samples of that epoch's batches before."""
     manifest = Manifest.from_json((shards / "charades-train-manifest.json").read_text(), "")
-    order = epoch_order(np.array([s.shard for s in manifest.samples]), SEED, EPOCHS - 1, 8)
+    order = epoch_order(Shards(manifest.columns.number("shard")), SEED, EPOCHS - 1, 8)
     per_epoch = len(order) // BATCH
     first = step - per_epoch * (EPOCHS - 1)
     assert 0 <= first < per_epoch, "the test looks at the last epoch only"

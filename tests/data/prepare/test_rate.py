@@ -85,7 +85,7 @@ def test_a_cut_begins_with_its_first_frame_and_has_none_from_its_end_on(made: Pa
 
 def test_a_gap_of_days_does_not_become_that_many_frames() -> None:
     video = make_video([0, 100_000], Fraction(1))
-    network = Recognizer(torch.nn.Identity(), "multiclass", ClipGeometry(8, 8, 24), 48, None, torch.device("cpu"))
+    network = Recognizer(torch.nn.Identity(), "multiclass", ClipGeometry(8, 8, 24), 48, None, torch.device("cpu"), 48)
     for refused in (lambda: transcode(video, fps=24), lambda: network.timeline(video)):
         with pytest.raises(TooLarge, match=r"^at fps=24: a video of 4,800,000 frames"):
             refused()

@@ -119,7 +119,7 @@ class Flat(nn.Module):
 
 
 def test_predictions_say_when(made: Path, oracle: dict[str, list[Fraction]], tmp_path: Path) -> None:
-    network = Recognizer(Flat(), "multiclass", ClipGeometry(4, 2), 32, None, torch.device("cpu"))
+    network = Recognizer(Flat(), "multiclass", ClipGeometry(4, 2), 32, None, torch.device("cpu"), 32)
     manifest = prepared(made, tmp_path / "out")
     for sample in manifest.samples:
         times = [float(time) for time in oracle[sample.key]]
@@ -199,6 +199,6 @@ def test_a_recording_whose_rate_falls(tmp_path: Path) -> None:
         first, last = times[indices.min()], times[indices.max()]
         right = [c for c, a, b in ((10, 0, Fraction("4.9")), (20, 5, Fraction("9.8"))) if a <= last and b >= first]
         assert active_classes(sample, indices) == right, start
-    network = Recognizer(Flat(), "multiclass", ClipGeometry(8, 1), 32, None, torch.device("cpu"))
+    network = Recognizer(Flat(), "multiclass", ClipGeometry(8, 1), 32, None, torch.device("cpu"), 32)
     moment = network.timeline(path.read_bytes()).moments[10]
     assert (moment.start, moment.end) == pytest.approx((80 / 30, 88 / 30))

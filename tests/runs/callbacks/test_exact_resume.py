@@ -1,5 +1,6 @@
 """Runs that are killed with real signals and resumed, against the run that never was."""
 
+import os
 import shutil
 import signal
 
@@ -10,9 +11,10 @@ import torch
 from helpers.processes import context, run_process, train_command
 from helpers.shards import write_tiny
 from helpers.signalling import killer
+from nlnet.checkpoints.files import read_file
 from nlnet.runs.callbacks.metrics_csv import read_rows
 
-KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+KILL, TERM, INT, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +83,29 @@ WHILE_SAVING = [("saving", count, KILL, 1, []) for count in range(2, 17)]  # all
 IN_A_VALIDATION = [("validation", 2, KILL, 2, [])]
 WITH_WORKERS = [("inside_step", 5, KILL, 1, ["data.num_workers=2"]), ("validation", 4, TERM, 1, ["data.num_workers=2"])]
 WITHIN_AN_EPOCH = [("validation", n, s, 1, ["trainer.val_check_interval=2"]) for n in (2, 5) for s in (KILL, TERM)]
+OF_A_SCHEDULER = [
+    (moment, count, number, accumulate, [])
+    for moment, count, accumulate in (
+        ("inside_step", 2, 1),
+        ("inside_step", 3, 2),
+        ("batch_start", 7, 1),
+        ("validation", 4, 1),
+        ("validation_end", 2, 1),
+        ("saving", 3, 1),
+        ("saving", 9, 1),
+    )
+    for number in (USR1, TERM)
+]
 AT_THE_LAST_STEP = [("batch_start", 4, TERM, 1, ["trainer.max_steps=4"])]
 FULL = [
     pytest.param(*case, marks=pytest.mark.full)
-    for case in MOMENTS + IN_A_VALIDATION + WHILE_SAVING + WITH_WORKERS + WITHIN_AN_EPOCH + AT_THE_LAST_STEP
+    for case in MOMENTS
+    + IN_A_VALIDATION
+    + WHILE_SAVING
+    + WITH_WORKERS
+    + WITHIN_AN_EPOCH
+    + OF_A_SCHEDULER
+    + AT_THE_LAST_STEP
 ]
 
 
@@ -116,6 +137,44 @@ def test_a_killed_and_resumed_run_repeats_the_uninterrupted_one(
         checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
         == (expected["loops"]["fit_loop"]["state_dict"]["combined_loader"])
     )
+
+
+@pytest.mark.full
+def test_a_scheduler_stops_it_at_random_times(shards, uninterrupted, tmp_path):
+    """SIGUSR1 and SIGTERM from the start of a process on, ten times and more, over as many runs as that takes: there is
+    always something to go on from, and every run ends like the one that nobody stopped."""
+    expected_rows, expected = uninterrupted(1)
+    logs, rng, stops = tmp_path / "logs", np.random.default_rng(0), []
+    common = settings(shards, logs, 1)
+    for attempt in range(60):
+        started = list(logs.glob("train/runs/*/checkpoints/last.ckpt"))
+        for path in started:  # whole, or there would be none
+            read_file(path, "ckpt_path=")
+        words = [*common, *(["ckpt_path=last"] if started else [])]
+        process = context.Process(target=train_command, args=(words, str(tmp_path / f"log.{attempt}")))
+        process.start()
+        number = (USR1, TERM)[attempt % 2]
+        process.join(rng.uniform(0.0, 8.0) if len(stops) < 10 else 120)
+        if process.is_alive():
+            os.kill(process.pid, number)
+            process.join(120)
+            stops.append((bool(started), process.exitcode))
+        if process.exitcode == 0:
+            rows, checkpoint = outcome(logs)
+            assert rows == expected_rows
+            assert all(
+                torch.equal(value, checkpoint["state_dict"][key]) for key, value in expected["state_dict"].items()
+            )
+            if len(stops) >= 10:
+                break
+            shutil.rmtree(logs)
+            continue
+        assert process.exitcode in (-number, 128 + number), (tmp_path / f"log.{attempt}").read_text()
+        if not list(logs.glob("train/runs/*/checkpoints/last.ckpt")):
+            shutil.rmtree(logs, ignore_errors=True)  # stopped before its first step: nothing is lost
+    assert process.exitcode == 0
+    assert len(stops) >= 10, stops
+    assert any(code > 0 for _, code in stops)
 
 
 @pytest.mark.full

@@ -93,7 +93,7 @@ def test_a_run_stopped_in_its_test_tests_again(run, tmp_path):
     run("test=true", "ckpt_path=last", folder=tmp_path)
     whole, again = (json.loads((folder / "summary.json").read_text()) for folder in (run("test=true"), tmp_path))
     assert again["status"] == whole["status"] == "finished"
-    of_training = ("train/", "data/", "lr")
+    of_training = ("train/", "data/", "perf/", "lr")
     assert again["metrics"] == {k: v for k, v in whole["metrics"].items() if not k.startswith(of_training)}
     assert any(name.startswith("test/") for name in again["metrics"])
 

@@ -143,7 +143,7 @@ def test_which_keys_a_command_line_has_set():
     assert not is_typed("optim.optimizer.weight_decay", typed)
 
 
-EMA = ["+callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging", "+callbacks.ema.decay=0.5"]
+EMA = ["callbacks=ema", "callbacks.ema.decay=0.5"]
 
 
 @pytest.mark.parametrize(
@@ -168,3 +168,25 @@ def test_averaged_weights_go_on_exactly_and_are_what_is_tested(base, tmp_path, m
     a, b = (torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in "ab")
     for name in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, b[name][key]) for key, value in a[name].items())
+
+
+def test_a_batch_that_an_earlier_version_counted_otherwise_is_asked_for(base, tmp_path):
+    """Its `data.batch_size` was that of each accumulated part; the digest of the data came with the change."""
+    words = [*base, f"paths.run_dir={tmp_path}", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"]
+    train(load(words))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"]["data"]["batch_size"] = 4
+    del content["identity"]["digest"]
+    torch.save(content, path)
+    (tmp_path / "config.yaml").write_text(
+        (tmp_path / "config.yaml").read_text().replace("batch_size: 8", "batch_size: 4")
+    )
+    words[-1] = "trainer.max_epochs=2"
+    of_part = [word for word in words if not word.startswith("data.batch_size")]
+    with pytest.raises(UserError, match=r"continue it with data\.batch_size=8"):
+        train(load([*of_part, "ckpt_path=last", "data.batch_size=4"]))
+    metrics, _ = train(load([*words, "ckpt_path=last"]))
+    assert metrics["val/loss"] > 0
+    steps = [int(row["step"]) for row in read_rows(tmp_path / "metrics.csv") if row["train/loss"]]
+    assert steps == sorted(set(steps))

@@ -142,7 +142,7 @@ def test_another_place_may_have_other_samples_but_not_other_classes(copy, capsys
 
 def test_a_record_of_wrong_types_is_one_line(stopped):
     good = torch.load(stopped / "run" / "checkpoints" / "last.ckpt", weights_only=True)[KEY]
-    data = SimpleNamespace(train_keys=[], val_keys=[], fingerprint=lambda: good["data"])
+    data = SimpleNamespace(train_keys=[], val_keys=[], fingerprint=lambda: good["data"], digest=lambda: "")
     cfg = load([*BASE, f"data.shards={stopped}"])
     check_continued({KEY: good}, data, good["world_size"], cfg, "x")
     for part in good:

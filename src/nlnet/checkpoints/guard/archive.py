@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -27,10 +27,7 @@ def check_file(path: Path) -> None:
     with open_regular(path) as file:
         begin = file.read(64)
         if begin.startswith(_ZIP):
-            try:
-                _check_zip(path)
-            except (zipfile.BadZipFile, NotImplementedError) as error:
-                raise ValueError(f"no whole zip archive ({error})") from None
+            check_archive(file, path.stat().st_size)
         elif _LEGACY.match(begin):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 at = 0
@@ -41,10 +38,17 @@ def check_file(path: Path) -> None:
             raise ValueError(f"it {reason}")
 
 
-def _check_zip(path: Path) -> None:
+def check_archive(file: IO[bytes], size: int) -> None:
+    """Raises ValueError for a zip archive of `size` bytes that PyTorch has not written, TooLarge as `check_file`."""
+    try:
+        _check_zip(file, size)
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"no whole zip archive ({error})") from None
+
+
+def _check_zip(file: IO[bytes], size: int) -> None:
     """Entries are stored as they are, so that together they are no longer than the file."""
-    size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         limits.ARCHIVE.check(len(entries))
         if len({entry.filename for entry in entries}) < len(entries):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from nlnet.data.batches.order import epoch_order, eval_batch, train_batch
-from nlnet.data.shards.manifest import Shard
+from nlnet.data.batches.order import Order, Shards, epoch_order, eval_batch, train_batch
+from nlnet.data.shards.manifest import Samples, Shard
 from nlnet.data.shards.reader import Located, Outcome, SampleError, SampleReader, ShardSamples
 from nlnet.data.shards.source import ReadSettings, ShardSource
 from nlnet.data.shards.tar import TarError, sample_members
@@ -43,15 +43,26 @@ class Listing(Protocol[SampleT_co]):
 
 @dataclass(frozen=True)
 class RankSlice:
-    """The part of every global batch that one process works on: `batch_size` is that of all ranks together."""
+    """The part of every batch that one process works on: `batch_size` is that of all ranks and accumulated parts.
+
+    Part p of the P = `accumulate` parts of batch s holds its samples from p `batch_size` / P on, and rank r of R ranks
+    a contiguous R-th of those. So a batch is the same set of samples whatever P and R are.
+    """
 
     batch_size: int
     rank: int = 0
     world_size: int = 1
+    accumulate: int = 1
+
+    @property
+    def part(self) -> int:
+        """Samples that all ranks work on at a time."""
+        return self.batch_size // self.accumulate
 
 
 class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
-    """Batch `(epoch, t)` of a manifest's samples, for one process's slice.
+    """Batch `(epoch, t)` of a manifest's samples, for one process's slice; where gradients are accumulated, t counts
+    the parts of batches.
 
     A subclass decodes samples and puts items together. Besides what `collate` returns a batch holds what
     `complete_batch` names; `indices` are into the manifest, `reading` is since the batch before.
@@ -81,8 +92,8 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
     ) -> None:
         self.manifest, self.root, self.rank_slice, self.seed = manifest, root, rank_slice, seed
         self.window, self.train, self.settings = window, train, settings
-        self._shard_of = np.array([sample.shard for sample in manifest.samples], dtype=np.int64)
-        self._order: tuple[int, np.ndarray] | None = None
+        self._shards: Shards | None = None
+        self._order: tuple[int, Order] | None = None
         self._reader: SampleReader | None = None
 
     @abstractmethod
@@ -102,14 +113,16 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
         """The files of a sample by suffix, from the bytes that were read. Raises TarError."""
         return sample_members(data, self.suffixes)
 
-    def order(self, epoch: int) -> np.ndarray:
+    def order(self, epoch: int) -> Order:
         """The samples in the order of an epoch of training."""
-        return epoch_order(self._shard_of, self.seed, epoch, self.window)
+        if self._shards is None:
+            self._shards = Shards(_shard_of(self.manifest.samples))
+        return epoch_order(self._shards, self.seed, epoch, self.window)
 
     def __len__(self) -> int:
-        """Batches an epoch: full ones in training, all samples in evaluation."""
-        count, size = len(self._shard_of), self.rank_slice.batch_size
-        return count // size if self.train else -(-count // size)
+        """Batches an epoch, or parts of such: full ones in training, all samples in evaluation."""
+        count, size = len(self.manifest.samples), self.rank_slice.batch_size
+        return count // size * self.rank_slice.accumulate if self.train else -(-count // size)
 
     def __getitem__(self, position: Position) -> Batch:
         epoch, t = position
@@ -146,7 +159,8 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
             self._reader = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_reader": None, "_order": None}  # threads stay with the process that started them
+        # Threads stay with the process that started them, and what can be made again is not sent.
+        return self.__dict__ | {"_reader": None, "_order": None, "_shards": None}
 
     def _upcoming(self, epoch: int, t: int) -> Iterator[tuple[Position, list[SampleT]]]:
         """This batch and those that this process will be asked for after it, in this epoch."""
@@ -159,10 +173,10 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
     def _indices(self, epoch: int, t: int) -> tuple[np.ndarray, np.ndarray]:
         part = self.rank_slice
         if not self.train:
-            return eval_batch(len(self._shard_of), t, part.batch_size, part.rank, part.world_size)
+            return eval_batch(len(self.manifest.samples), t, part.batch_size, part.rank, part.world_size)
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, self.order(epoch))
-        indices = train_batch(self._order[1], t, part.batch_size, part.rank, part.world_size)
+        indices = train_batch(self._order[1], t, part.part, part.rank, part.world_size)
         return indices, np.ones(len(indices), dtype=bool)
 
     def _slot(self, index: int, outcome: Outcome, epoch: int) -> ItemT | SampleError:
@@ -175,6 +189,12 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
             return error
         except TarError as error:
             return SampleError("malformed", f"{sample.key}: {error}")
+
+
+def _shard_of(samples: Sequence[Located]) -> np.ndarray:
+    if isinstance(samples, Samples):
+        return samples.number("shard")
+    return np.array([sample.shard for sample in samples], dtype=np.int64)
 
 
 def complete_batch(batch: Batch, indices: Tensor) -> Batch:

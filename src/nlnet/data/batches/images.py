@@ -15,9 +15,10 @@ from nlnet.data.annotations.coco_categories import Categories
 from nlnet.data.annotations.coco_check import check_annotation, check_image, keypoint_counts
 from nlnet.data.annotations.coco_masks import given_mask, outline, usable_segmentation
 from nlnet.data.batches.base import Batch, Listing, RankSlice, ShardBatches
+from nlnet.data.batches.order import Order
 from nlnet.data.media.images import ImageError, decode_image
 from nlnet.data.media.suffixes import IMAGE_MEMBERS, READ_ALWAYS
-from nlnet.data.shards.manifest import Sample
+from nlnet.data.shards.manifest import Sample, Samples
 from nlnet.data.shards.reader import SampleError
 from nlnet.data.shards.source import DEFAULTS, ReadSettings
 from nlnet.errors import UserError
@@ -135,11 +136,12 @@ class ImageBatches(ShardBatches[Sample, Picture]):
         super().__init__(manifest, root, rank_slice, seed=seed, window=window, train=view.train, settings=settings)
         self.view, self.categories, self.group = view, categories, group
         self._keypoint_counts = keypoint_counts(all_categories.rows)
-        self._upright = np.array([sample.height > sample.width for sample in manifest.samples])
+        columns = Samples.of(manifest.samples)
+        self._upright = columns.number("height") > columns.number("width")
 
-    def order(self, epoch: int) -> np.ndarray:
+    def order(self, epoch: int) -> Order:
         order = super().order(epoch)
-        return group_batches(order, self._upright, self.rank_slice.batch_size) if self.group else order
+        return group_batches(order[:], self._upright, self.rank_slice.batch_size) if self.group else order
 
     def decode(self, sample: Sample, members: dict[str, bytes], epoch: int) -> Picture:
         rows = self._annotations(sample, members.get("json", b""))

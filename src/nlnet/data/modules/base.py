@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from nlnet.data.batches.base import RankSlice, ShardBatches
 from nlnet.data.batches.loader import BatchLoader
 from nlnet.data.batches.workers import TIMEOUT_S
-from nlnet.data.modules.fingerprint import Fingerprint, fingerprint, hashed_keys, hashed_samples
+from nlnet.data.modules.fingerprint import Fingerprint, digest, fingerprint, hashed_keys, hashed_samples
 from nlnet.data.shards.manifest import Manifest
 from nlnet.data.shards.source import ReadSettings
 from nlnet.errors import UserError
@@ -68,9 +68,20 @@ class DataModule(pl.LightningDataModule):
         """What a run that goes on, and every rank, has to find again; see `nlnet.data.modules.fingerprint`."""
         return fingerprint(self.classes, self.groups, hashed_keys(self.train_keys), hashed_keys(self.val_keys))
 
+    def digest(self) -> str:
+        """A hash of all that the fingerprint is of, where one is had in a fraction of its time; else "".
+
+        Data of the same digest have the same fingerprint.
+        """
+        return ""
+
     def ranks(self) -> tuple[int, int]:
         """Which of how many ranks this is; 0 of 1 without a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def accumulated(self) -> int:
+        """The parts of a batch whose gradients make one optimizer step together; 1 without a trainer."""
+        return self.trainer.accumulate_grad_batches if self.trainer else 1
 
     def hand_out(self, batches: ShardBatches[Any, Any], num_workers: int) -> BatchLoader:
         """A loader of `batches`."""
@@ -91,8 +102,8 @@ class ShardDataModule(DataModule):
 
     Args:
         shards: where the samples are.
-        batch_size: of all ranks together.
-        eval_batch_size: likewise; the training batch size for None.
+        batch_size: of one optimizer step: of all ranks and all accumulated parts together.
+        eval_batch_size: of all ranks together; for None as many as are trained on at a time.
         num_workers: processes that read and decode, per rank; the batches do not depend on it.
         shuffle_shards: how many shards are shuffled together.
         max_missing_eval: how many validation samples may be unreadable before validation stops.
@@ -133,7 +144,7 @@ class ShardDataModule(DataModule):
     ) -> None:
         super().__init__()
         self.shards, self.seed, self.num_workers, self.window = str(shards), seed, num_workers, shuffle_shards
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.max_missing_eval, self.max_skipped = max_missing_eval, max_skipped
         self.max_consecutive_failures, self.worker_timeout_s = max_consecutive_failures, worker_timeout_s
         if not worker_timeout_s > 0:
@@ -142,6 +153,9 @@ class ShardDataModule(DataModule):
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint(self.classes, self.groups, hashed_samples(self.train), hashed_samples(self.val))
+
+    def digest(self) -> str:
+        return digest(self.classes, self.groups, (self.train, self.val))
 
     def train_dataloader(self) -> BatchLoader:
         return self._loader(train=True)
@@ -165,13 +179,24 @@ class ShardDataModule(DataModule):
 
     def _loader(self, *, train: bool) -> BatchLoader:
         rank, world_size = self.ranks()
-        size, key = (self.batch_size, "batch_size") if train else (self.eval_batch_size, "eval_batch_size")
-        check_divides(size, world_size, f"data.{key}")
-        return self.hand_out(self.batches(RankSlice(size, rank, world_size), train=train), self.num_workers)
+        parts = self.accumulated()
+        if train or self.eval_batch_size is None:
+            check_divides(self.batch_size, world_size, "data.batch_size", parts)
+        if train:
+            part = RankSlice(self.batch_size, rank, world_size, parts)
+        else:
+            part = RankSlice(self.eval_batch_size or self.batch_size // parts, rank, world_size)
+            check_divides(part.batch_size, world_size, "data.eval_batch_size")
+        return self.hand_out(self.batches(part, train=train), self.num_workers)
 
 
-def check_divides(batch_size: int, world_size: int, key: str) -> None:
-    """A batch is split evenly over the ranks, or refused."""
-    if batch_size % world_size:
-        low, high = batch_size // world_size * world_size, -(-batch_size // world_size) * world_size
-        raise UserError(f"{key}={batch_size} does not divide over {world_size} ranks; use {low or high} or {high}")
+def check_divides(batch_size: int, world_size: int, key: str, accumulate: int = 1) -> None:
+    """A batch is split evenly over the ranks and the accumulated parts, or refused."""
+    if batch_size % (unit := world_size * accumulate):
+        low, high = batch_size // unit * unit, -(-batch_size // unit) * unit
+        over = f"{world_size} ranks" if world_size > 1 else ""
+        parts = f"{accumulate} accumulated parts (trainer.accumulate_grad_batches)" if accumulate > 1 else ""
+        raise UserError(
+            f"{key}={batch_size} does not divide over {' x '.join(filter(None, (over, parts)))};"
+            f" use {f'{low} or {high}' if low else high}"
+        )

@@ -1,10 +1,10 @@
 """The LightningDataModule of clips: finds the shards, checks them before training, and prepares batches."""
 
-from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 
 from nlnet.data.batches.base import Batch, RankSlice
@@ -36,7 +36,7 @@ class ClipDataModule(ShardDataModule):
         flip: mirror half of the training clips.
         color_jitter: brightness, contrast and saturation change by factors from 1 - this to 1 + this.
         decoder: "pyav", or "torchcodec" where that is installed.
-        batch_size: of all ranks together.
+        batch_size: of one optimizer step: of all ranks and all accumulated parts together.
         shared: the settings of batches and of reading; see `ShardDataModule`.
     """
 
@@ -72,7 +72,7 @@ class ClipDataModule(ShardDataModule):
         self.kind, self.classes, self.groups = self.train.task, self.train.classes, self.train.groups
         self.subsets = self.val.subsets
         self.remarks = [*self._stored_too_small(), *self._trained_and_validated()]
-        self.train_keys, self.val_keys = ([sample.key for sample in m.samples] for m in (self.train, self.val))
+        self.train_keys, self.val_keys = self.train.columns.keys, self.val.columns.keys
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -87,19 +87,22 @@ class ClipDataModule(ShardDataModule):
     def short_videos(self) -> int:
         """How many training videos are shorter than the clip and will be repeated cyclically."""
         geometry = self.geometry
+        if geometry.fps is None:
+            return int((self.train.columns.number("frames") < geometry.span).sum())
         return sum(s.times.resampled(geometry.fps).times.frames < geometry.span for s in self.train.samples)
 
     def _stored_too_small(self) -> list[str]:
         """Says how many training videos are smaller than the least that `scale` asks for, and what that costs."""
         _, size, (low, high) = self._view
-        sides = Counter(min(sample.width, sample.height) for sample in self.train.samples)
-        small = Counter({side: count for side, count in sides.items() if side < low})
-        if not small:
+        columns = self.train.columns
+        sides = np.minimum(columns.number("width"), columns.number("height"))
+        small, counts = np.unique(sides[sides < low], return_counts=True)
+        if not len(small):
             return []
-        ((side, _),) = small.most_common(1)
+        side = int(small[counts.argmax()])
         least, most = (center_crop(side, side, size, scale).side for scale in (high, low))
         return [
-            f"{small.total():,} of {sides.total():,} training videos are stored with a short side of less than the"
+            f"{counts.sum():,} of {len(sides):,} training videos are stored with a short side of less than the"
             f" {low} pixels of data.scale, most of them {side}: of these, crops of {least} to {most} pixels are"
             f" enlarged to {size}. If their files are larger, prepare them again with short_side={high}"
         ]

@@ -44,7 +44,7 @@ class DetectionDataModule(ShardDataModule):
         aspect_groups: batches of upright images, and batches of others: fewer pixels of padding.
         skip_empty: leave training images out that show no object of the categories.
         sigmas: the tolerances of the keypoints in OKS; for None what the dataset says, or COCO's own for its persons.
-        batch_size: of all ranks together.
+        batch_size: of one optimizer step: of all ranks and all accumulated parts together.
         shared: the settings of batches and of reading; see `ShardDataModule`.
     """
 
@@ -93,7 +93,7 @@ class DetectionDataModule(ShardDataModule):
         if skip_empty:
             self.train = self._without_empty(self.train)
         self.check_fills_a_batch(len(self.train.samples), "images")
-        self.train_keys, self.val_keys = ([sample.key for sample in m.samples] for m in (self.train, self.val))
+        self.train_keys, self.val_keys = self.train.columns.keys, self.val.columns.keys
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -129,6 +129,9 @@ class DetectionDataModule(ShardDataModule):
         notes = [files.notes for files in self._files] or [{}, {}]
         train, val = (hashed_samples(m, rows) for m, rows in zip((self.train, self.val), notes, strict=True))
         return fingerprint(self.classes, self.groups, train, val)
+
+    def digest(self) -> str:
+        return "" if self._files else super().digest()  # the notes beside a folder's manifest belong to it
 
     def batches(self, rank_slice: RankSlice, *, train: bool) -> ImageBatches:
         make: Callable[..., ImageBatches] = ImageBatches
@@ -207,7 +210,7 @@ class DetectionDataModule(ShardDataModule):
                 f"{self.shards}: none of the {len(manifest.samples):,} images of the split {manifest.split} shows an"
                 f" object of {', '.join(self.classes[:5])}; they are left out of training (data.skip_empty=true)"
             )
-        return replace(manifest, samples=tuple(shown))
+        return replace(manifest, samples=shown)
 
 
 def filled_in(row: dict[str, Any], num_keypoints: int) -> dict[str, Any]:

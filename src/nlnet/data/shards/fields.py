@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-_MAX_TEXT = 4096  # characters of a key, a class, a name
-_MAX_INT = 1 << 62
+MAX_TEXT = 4096  # characters of a key, a class, a name
+MAX_INT = 1 << 62
 
 
 def typed(value: Any, kind: type, what: str) -> Any:
@@ -16,12 +16,12 @@ def typed(value: Any, kind: type, what: str) -> Any:
     right = type(value) in (int, float) if kind is float else type(value) is kind
     if not right:
         raise ValueError(f"{what} is {_shown(value)}, not {_WORDS[kind]}")
-    if type(value) is int and abs(value) > _MAX_INT:
+    if type(value) is int and abs(value) > MAX_INT:
         raise ValueError(f"{what} is a whole number of {abs(value).bit_length()} bits, more than 62")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{what} is {value}, not a finite number")
-    if kind is str and len(value) > _MAX_TEXT:
-        raise ValueError(f"{what} is a text of {len(value)} characters, more than {_MAX_TEXT}")
+    if kind is str and len(value) > MAX_TEXT:
+        raise ValueError(f"{what} is a text of {len(value)} characters, more than {MAX_TEXT}")
     return float(value) if kind is float else value
 
 
@@ -39,8 +39,8 @@ def time_table(values: Any, frames: int, what: str) -> tuple[int, ...]:
     if len(values) not in (3, frames + 2):
         raise ValueError(f"{what}: {len(values)} numbers, not 3 or {frames + 2}")
     num, den, start, *steps = (typed(value, int, what) for value in values)
-    if min(num, den, *steps, 1) < 0 or 0 in (num, den) or num * (abs(start) + sum(steps)) > _MAX_INT:
-        raise ValueError(f"{what}: they go back, or beyond {_MAX_INT}")
+    if min(num, den, *steps, 1) < 0 or 0 in (num, den) or num * (abs(start) + sum(steps)) > MAX_INT:
+        raise ValueError(f"{what}: they go back, or beyond {MAX_INT}")
     return num, den, start, *steps
 
 

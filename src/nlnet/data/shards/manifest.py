@@ -1,29 +1,32 @@
 """The manifest: what lies where in a set of shards. One JSON file beside the shards of each split."""
 
+import gc
 import json
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nlnet import limits
-from nlnet.data.annotations.records import TASKS, Labels
-from nlnet.data.media.times import Times
-from nlnet.data.shards.fields import row, time_table, typed
+from nlnet.data.annotations.records import TASKS
+from nlnet.data.shards.columns.check import check_keys_differ, check_samples
+from nlnet.data.shards.columns.rows import FIELDS, OtherLayout, Rows, in_pieces, read_lines, wide_columns
+from nlnet.data.shards.columns.sample import Sample
+from nlnet.data.shards.columns.samples import Samples
+from nlnet.data.shards.fields import row, typed
 from nlnet.errors import UserError
 from nlnet.reading import parse_json
 from nlnet.saving import write_bytes
 
+__all__ = ["Manifest", "Sample", "Samples", "Shard", "joined", "manifest_name", "write_manifest"]
+
 FORMAT = 1
 _SHARD = {"name": str, "samples": int, "bytes": int, "sha256": str}
-_SAMPLE = {
-    **{"key": str, "shard": int, "offset": int, "length": int, "crc32": int},
-    **{"frames": int, "fps": float, "width": int, "height": int, "labels": list},
-}
-_LABEL = {"class": int, "start": float, "end": float}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,47 +39,14 @@ class Shard:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One clip in a shard.
-
-    `shard` is an index into `Manifest.shards`. The byte range [offset, offset + length) of that tar goes from the
-    header of the sample's first member to the end of the padding of its last one; `crc32` is of exactly that range.
-    `labels` are (class index, start s, end s); a multi-class sample has one entry that spans the clip. An image is one
-    frame at one a second, with an entry for each class that it shows. `table` is the table of `times`, on the clock of
-    the labels; nothing where frame k is at k / fps.
-    """
-
-    key: str
-    shard: int
-    offset: int
-    length: int
-    crc32: int
-    frames: int
-    fps: float
-    width: int
-    height: int
-    labels: Labels
-    table: tuple[int, ...] = ()
-
-    @property
-    def times(self) -> Times:
-        """When each frame is shown."""
-        return Times(self.frames, self.fps, self.table)
-
-    @property
-    def duration(self) -> float:
-        """Seconds from the first frame to the end of the last: frames / fps."""
-        return self.frames / self.fps
-
-
 @dataclass(frozen=True)
 class Manifest:
     """A split of a data set in shards.
 
     `task` is "multilabel", "multiclass" or "detection". `groups` are named sets of class indices that are reported
     apart. `details` are what else a data set has to say: for detection its categories, in COCO's words; under
-    "subsets" named sets of sample indices that are reported apart.
+    "subsets" named sets of sample indices that are reported apart. `samples` may be given as any sequence; it is kept
+    as `columns`, from which a `Sample` is made when it is asked for.
     """
 
     dataset: str
@@ -85,8 +55,17 @@ class Manifest:
     classes: tuple[str, ...]
     groups: dict[str, tuple[int, ...]]
     shards: tuple[Shard, ...]
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", Samples.of(self.samples))
+
+    @property
+    def columns(self) -> Samples:
+        """`samples`, whose columns are for what looks at all of them."""
+        assert isinstance(self.samples, Samples)
+        return self.samples
 
     @property
     def things(self) -> str:
@@ -112,12 +91,12 @@ class Manifest:
             "groups": self.groups,
             **({"details": self.details} if self.details else {}),
             "shards": [[shard.name, shard.samples, shard.bytes, shard.sha256] for shard in self.shards],
-            "sample": list(_SAMPLE),
+            "sample": list(FIELDS),
         }
         lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
         if tables := [f"{json.dumps(s.key)}:{_compact(s.table)}" for s in self.samples if s.table]:
             lines.append('"times": {\n' + ",\n".join(tables) + "\n}")
-        samples = ",\n".join(_compact([getattr(sample, name) for name in _SAMPLE]) for sample in self.samples)
+        samples = ",\n".join(_compact([getattr(sample, name) for name in FIELDS]) for sample in self.samples)
         return "{\n" + ",\n".join([*lines, f'"samples": [\n{samples}\n]']) + "\n}\n"
 
     @staticmethod
@@ -126,20 +105,39 @@ class Manifest:
 
         Raises UserError if the text is not a manifest, is of another format version, or contradicts itself.
         """
-        try:
-            content = parse_json(text, "")
-            version = content["format"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{where}: not a shard manifest ({_words(error)}); make it again from the shards") from None
-        if version != FORMAT:
-            raise UserError(f"{where}: manifest format {version!r:.100}, but this version of nlnet reads {FORMAT}")
-        try:
-            _check_counts(content, where)
-            manifest = _parse(content)
-            _check(manifest)
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{where}: malformed manifest ({_words(error)}); make it again from the shards") from None
-        return manifest
+        raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        with _no_garbage_collection():
+            try:
+                return _read(raw, where, by_line=True)
+            except OtherLayout:
+                return _read(raw, where, by_line=False)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """The values are in no circle, and their number would have all objects of the process looked through each time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(raw: bytes, where: str, *, by_line: bool) -> Manifest:
+    try:
+        content, rows = read_lines(raw) if by_line else (parse_json(raw, ""), None)
+        version = content["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{where}: not a shard manifest ({_words(error)}); make it again from the shards") from None
+    if version != FORMAT:
+        raise UserError(f"{where}: manifest format {version!r:.100}, but this version of nlnet reads {FORMAT}")
+    try:
+        _check_counts(content, where)
+        return _parse(content, rows or in_pieces(content["samples"]), where)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{where}: malformed manifest ({_words(error)}); make it again from the shards") from None
 
 
 def manifest_name(dataset: str, split: str) -> str:
@@ -159,23 +157,34 @@ def joined(manifests: Sequence[Manifest]) -> Manifest:
     for other in others:
         if problem := _unlike(first, other):
             raise UserError(f"{where}: {problem}; prepare them together, from the same list of classes")
-    counts = Counter(sample.key for manifest in manifests for sample in manifest.samples)
-    if repeated := [key for key, count in counts.items() if count > 1]:
+    samples = Samples.joined(
+        [
+            manifest.columns.in_shards_from(first_shard)
+            for manifest, first_shard in zip(
+                manifests, accumulate((len(m.shards) for m in manifests), initial=0), strict=False
+            )
+        ]
+    )
+    if repeated := _repeated(samples):
         raise UserError(
             f"{where}: {len(repeated):,} samples are in more than one of them, first {repeated[0]}; name each split"
             " once, and leave repeated samples out of one"
         )
-    starts = accumulate((len(manifest.shards) for manifest in manifests), initial=0)
     return replace(
         first,
         split="+".join(manifest.split for manifest in manifests),
         shards=tuple(shard for manifest in manifests for shard in manifest.shards),
-        samples=tuple(
-            replace(sample, shard=start + sample.shard)
-            for start, manifest in zip(starts, manifests, strict=False)
-            for sample in manifest.samples
-        ),
+        samples=samples,
     )
+
+
+def _repeated(samples: Samples) -> list[str]:
+    """The keys that occur more than once."""
+    try:
+        check_keys_differ(samples.keys)
+    except ValueError:
+        return [key for key, count in Counter(samples.keys).items() if count > 1]
+    return []
 
 
 def _unlike(first: Manifest, other: Manifest) -> str:
@@ -198,10 +207,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
     return path
 
 
-def _parse(content: dict[str, Any]) -> Manifest:
-    if content["sample"] != list(_SAMPLE):
+def _parse(content: dict[str, Any], rows: Rows, where: str) -> Manifest:
+    if content["sample"] != list(FIELDS):
         raise ValueError(f"sample fields {str(content['sample'])[:100]}")
-    return Manifest(
+    head = Manifest(
         dataset=_typed(content, "dataset", str),
         split=_typed(content, "split", str),
         task=_typed(content, "task", str),
@@ -209,8 +218,12 @@ def _parse(content: dict[str, Any]) -> Manifest:
         groups={name: _members(name, members) for name, members in _typed(content, "groups", dict).items()},
         details=_typed(content, "details", dict) if "details" in content else {},
         shards=tuple(Shard(*row(s, _SHARD, f"shard {k}")) for k, s in enumerate(_typed(content, "shards", list))),
-        samples=_samples(content),
+        samples=(),
     )
+    _check_head(head)
+    manifest = replace(head, samples=_samples(content, rows, head, where))
+    _check_whole(manifest)
+    return manifest
 
 
 def _check_counts(content: dict[str, Any], where: str) -> None:
@@ -222,29 +235,27 @@ def _typed(content: dict[str, Any], name: str, kind: type) -> Any:
     return typed(content[name], kind, repr(name))
 
 
-def _samples(content: dict[str, Any]) -> tuple[Sample, ...]:
+def _samples(content: dict[str, Any], rows: Rows, head: Manifest, where: str) -> Samples:
     tables = dict(_typed(content, "times", dict)) if "times" in content else {}
-    samples = tuple(_sample(s, k, tables) for k, s in enumerate(_typed(content, "samples", list)))
+    shard_bytes = np.array([shard.bytes for shard in head.shards], np.int64)
+    parts: list[Samples] = []
+    count = 0
+    for some in rows:
+        limits.SAMPLES.check(count + len(some), where)
+        wide = wide_columns(some, count, tables)
+        check_samples(wide, shard_bytes, len(head.classes))
+        parts.append(wide.narrow())
+        count += len(some)
     if tables:
         raise ValueError(f"times of {min(tables)!r:.80}, which is no sample")
-    return samples
-
-
-def _sample(values: Any, number: int, tables: dict[str, Any]) -> Sample:
-    *plain, labels = row(values, _SAMPLE, f"sample {number}")
-    checked = tuple(tuple(row(label, _LABEL, f"a label of sample {number}")) for label in labels)
-    sample = Sample(*[*plain, checked])
-    table = tables.pop(sample.key, None)
-    if table is None:
-        return sample
-    return replace(sample, table=time_table(table, sample.frames, f"times of {sample.key!r:.80}"))
+    return Samples.joined(parts)
 
 
 def _members(name: str, members: Any) -> tuple[int, ...]:
     return tuple(typed(k, int, f"a class of group {name!r}") for k in typed(members, list, f"group {name!r}"))
 
 
-def _check(manifest: Manifest) -> None:
+def _check_head(manifest: Manifest) -> None:
     if manifest.task not in TASKS:
         raise ValueError(f"task {manifest.task!r} is none of {', '.join(TASKS)}")
     classes = range(len(manifest.classes))
@@ -253,16 +264,13 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"group {name!r} names a class outside 0..{len(classes) - 1}")
     if manifest.task == "detection":
         _check_details(manifest.details)
+
+
+def _check_whole(manifest: Manifest) -> None:
     if "subsets" in manifest.details:
         _check_subsets(manifest)
-    counts = [0] * len(manifest.shards)
-    keys: set[str] = set()
-    for sample in manifest.samples:
-        if sample.key in keys:
-            raise ValueError(f"the key {sample.key!r} occurs twice")
-        keys.add(sample.key)
-        _check_sample(sample, manifest.shards, classes)
-        counts[sample.shard] += 1
+    check_keys_differ(manifest.columns.keys)
+    counts = np.bincount(manifest.columns.number("shard"), minlength=len(manifest.shards)).tolist()
     for shard, count in zip(manifest.shards, counts, strict=True):
         if shard.samples != count:
             raise ValueError(f"{shard.name} is said to hold {shard.samples} samples, but {count} are listed")
@@ -282,21 +290,6 @@ def _check_subsets(manifest: Manifest) -> None:
         for member in typed(members, list, f"subset {name!r}"):
             if typed(member, int, f"a sample of subset {name!r}") not in samples:
                 raise ValueError(f"subset {name!r} names a sample outside 0..{len(samples) - 1}")
-
-
-def _check_sample(sample: Sample, shards: tuple[Shard, ...], classes: range) -> None:
-    if not sample.key or not 0 <= sample.crc32 < 1 << 32:
-        raise ValueError(f"sample {sample.key!r} has the CRC32 {sample.crc32}, or no key")
-    if sample.shard not in range(len(shards)):
-        raise ValueError(f"sample {sample.key!r} lies in shard {sample.shard} of {len(shards)}")
-    if not 0 <= sample.offset < sample.offset + sample.length <= shards[sample.shard].bytes:
-        raise ValueError(f"sample {sample.key!r} lies outside its shard")
-    if not 1 <= sample.frames <= limits.FRAMES.most or not (math.isfinite(sample.fps) and sample.fps > 0):
-        raise ValueError(f"sample {sample.key!r} has {sample.frames} frames at {sample.fps} per second")
-    if sample.width < 1 or sample.height < 1 or sample.width * sample.height > limits.PIXELS.most:
-        raise ValueError(f"sample {sample.key!r} has {sample.width} x {sample.height} pixels")
-    if not all(index in classes for index, _, _ in sample.labels):
-        raise ValueError(f"sample {sample.key!r} has a class outside 0..{len(classes) - 1}")
 
 
 def _compact(values: Any) -> str:

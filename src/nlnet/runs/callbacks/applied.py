@@ -53,6 +53,8 @@ def _apply_values(settings: Sequence[str], optimizer: Optimizer, fresh: Optimize
     names = {key.removeprefix("optim.optimizer.") for key in settings if key.startswith("optim.optimizer.")}
     for group, other in zip(optimizer.param_groups, fresh.param_groups, strict=True):
         group.update({name: other[name] for name in names - set(_OF_SCHEDULE) if name in other})
+    if "fused" in names:
+        optimizer.load_state_dict(optimizer.state_dict())  # which counts its steps where the other form looks for them
 
 
 def _rates(optimizer: Optimizer, schedule: Any) -> tuple[list[Any], Any]:

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 
+from nlnet.distributed import gather
 from nlnet.errors import RunInterrupted
 from nlnet.runs.callbacks.loop_state import between_steps, settle, validation_due
 from nlnet.runs.callbacks.signals import StopSignals
@@ -19,7 +20,8 @@ from nlnet.runs.callbacks.signals import StopSignals
 class ExactResume(Callback):
     """Makes a run that is killed and resumed give what it would have given without the kill.
 
-    - Every batch is seeded from (seed, batch, rank), so no generator has a history to restore.
+    - Every part of a batch is seeded from (seed, batch, part), where the parts are those of all ranks and of all
+      accumulated steps: no generator has a history to restore, and it does not matter which rank works on which part.
     - `last.ckpt` is written after every `every_n_steps`-th optimizer step, when a signal has come in, and at the end.
     - SIGINT, SIGTERM and SIGUSR1 set a flag; the ranks agree on it after each optimizer step. During a validation,
       which changes nothing, the run stops at the next batch and validates again when it is resumed.
@@ -37,6 +39,7 @@ class ExactResume(Callback):
         self.validated_step = -1  # optimizer steps that the last finished validation had seen
         self._saved_step = -1
         self._leaving = False
+        self._number: int = signal.SIGTERM  # that asked for it, on any rank
         self._trained = False
         self._epoch_over = False
 
@@ -45,6 +48,9 @@ class ExactResume(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validated_step = state_dict["validated_step"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.path = Path(trainer.strategy.broadcast(str(self.path)))  # ranks on other machines may have named it apart
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.install()
@@ -62,7 +68,8 @@ class ExactResume(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, idx: int) -> None:
         self._leave_if_saved()
         self._trained, self._epoch_over = True, False
-        seed_everything_for(self.seed, trainer.fit_loop.epoch_loop.total_batch_idx, trainer.global_rank)
+        batch, accumulated = divmod(trainer.fit_loop.epoch_loop.total_batch_idx, trainer.accumulate_grad_batches)
+        seed_everything_for(self.seed, batch, accumulated * trainer.world_size + trainer.global_rank)
 
     def after_batch(self, trainer: pl.Trainer) -> None:
         """Save where it is time to; see `SaveLast`."""
@@ -140,14 +147,12 @@ class ExactResume(Callback):
         """Whether any rank has been asked to stop; a scheduler may signal only one of them."""
         mine = self.signals.received is not None
         stop = trainer.strategy.reduce_boolean_decision(mine, all=False) if trainer.world_size > 1 else mine
+        if stop:
+            self._number = next((number for number in gather(self.signals.received) if number), signal.SIGTERM)
         if stop and self.on_stop:
             self.on_stop(self._number)
             self.on_stop = None
         return stop
-
-    @property
-    def _number(self) -> int:
-        return self.signals.received or signal.SIGTERM  # which another rank has got
 
     def _leave_if_saved(self) -> None:
         if self._leaving:
@@ -166,9 +171,9 @@ class SaveLast(Callback):
         self.resume.after_batch(trainer)
 
 
-def seed_everything_for(seed: int, batch: int, rank: int) -> None:
-    """Seed torch, NumPy and `random` for one batch on one rank."""
-    state = int(np.random.SeedSequence((seed, batch, rank)).generate_state(1, np.uint32)[0])
+def seed_everything_for(seed: int, batch: int, part: int) -> None:
+    """Seed torch, NumPy and `random` for one part of a batch."""
+    state = int(np.random.SeedSequence((seed, batch, part)).generate_state(1, np.uint32)[0])
     torch.manual_seed(state)
     np.random.seed(state)
     random.seed(state)

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from nlnet.distributed import gather, sum_over_ranks, world_size
 from nlnet.errors import UserError
-from nlnet.models.finite import is_number, not_finite_weight, watched
+from nlnet.models.finite import is_number, local, not_finite_weight, watched
 
 _SHOWN = 64  # samples
 
@@ -66,8 +66,9 @@ class FiniteNumbers(Callback):
         keys = getattr(trainer.datamodule, "train_keys", ())  # type: ignore[attr-defined]
         names = [name for batch in self._batches for name in _names(batch, keys)]
         losses = [float(loss) for loss in self._losses]
-        bad = {id(gradient) for gradient in _gradients(optimizer) if not gradient.isfinite().all()}
-        parameters = [name for name, p in pl_module.named_parameters() if id(p.grad) in bad]
+        own = {id(p) for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
+        named = {name: p.grad for name, p in pl_module.named_parameters() if id(p) in own and p.grad is not None}
+        parameters = [name for name, gradient in named.items() if not local(gradient).isfinite().all()]
         ranks = gather((losses, names, parameters))
         parts = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
         said = ", ".join(f"{name}={value}" for name, value in parts.items() if not isfinite(value))
@@ -75,8 +76,8 @@ class FiniteNumbers(Callback):
         if any(not isfinite(loss) for loss in losses):
             what = f"the loss is not finite ({said or ', '.join(map(str, losses))})"
         else:
-            named = next((of_rank for _, _, of_rank in ranks if of_rank), [])
-            what = f"the loss is {losses[-1]:.6g}, and {len(named)} of its gradients are not finite ({_few(named, 3)})"
+            wrong = next((of_rank for _, _, of_rank in ranks if of_rank), [])
+            what = f"the loss is {losses[-1]:.6g}, and {len(wrong)} of its gradients are not finite ({_few(wrong, 3)})"
         kept = f" {self.checkpoint} is of an earlier step." if self.checkpoint and self.checkpoint.is_file() else ""
         return (
             f"step {trainer.global_step + 1}, at learning rate {optimizer.param_groups[0]['lr']:.6g}: {what}, on the"
@@ -143,7 +144,9 @@ class FiniteNumbers(Callback):
 
 
 def _gradients(optimizer: Optimizer) -> list[Tensor]:
-    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    """All gradients, as far as this rank has them: it may have nothing of a small one that is sharded."""
+    gradients = [local(p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return [gradient for gradient in gradients if gradient.numel()]
 
 
 def _names(batch: Any, keys: Any, output: Tensor | None = None) -> list[str]:

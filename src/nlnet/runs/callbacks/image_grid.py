@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch.nn.functional as F
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from nlnet.prediction.drawing import draw, image_grid
+from nlnet.runs.loggers import log_images
 from nlnet.saving import replacing
 
 
@@ -65,11 +65,7 @@ class ImageGrid(Callback):
         with replacing(self.folder / f"step-{trainer.global_step:06d}.png") as temporary:
             self.folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(grid).save(temporary, format="png")
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("val/image_grid", [grid], step=trainer.global_step)
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("val/image_grid", grid, trainer.global_step, dataformats="HWC")
+        log_images(trainer.loggers, "val/image_grid", [grid], trainer.global_step)
         self._rows = []
 
 

@@ -37,6 +37,30 @@ def settle(checkpoint: dict[str, Any], trainer: pl.Trainer, *, pending: bool, ep
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = trainer.global_step - 1
 
 
+def count_in_parts(checkpoint: dict[str, Any], was: int, now: int) -> None:
+    """Rewrite the position in `checkpoint`, in place, from `was` accumulated parts a batch to `now`.
+
+    Optimizer steps are what training is counted in; the trainer and the loader count the parts they are made of.
+    Raises ValueError for a position within a step that the new parts do not have.
+    """
+    fit = checkpoint["loops"]["fit_loop"]
+    for counts in (fit["epoch_loop.batch_progress"][part] for part in ("total", "current")):
+        open_parts = counts["processed"] - counts["completed"]
+        counts.update({name: _in_parts(counts[name], was, now) for name in ("ready", "started", "processed")})
+        counts["completed"] = counts["processed"] - open_parts
+    for loader in fit["state_dict"].get("combined_loader", ()):
+        if isinstance(loader, dict) and "t" in loader:
+            loader["t"] = _in_parts(loader["t"], was, now)
+
+
+def _in_parts(count: int, was: int, now: int) -> int:
+    if count * now % was:
+        raise ValueError(
+            f"{count} parts of batches of {was} parts each are no whole number of parts of which {now} are a batch"
+        )
+    return count * now // was
+
+
 def validation_due(trainer: pl.Trainer) -> bool:
     """Whether the batch that was just trained is one after which the trainer validates."""
     loop = trainer.fit_loop

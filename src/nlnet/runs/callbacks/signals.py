@@ -5,13 +5,26 @@ import threading
 from types import FrameType
 from typing import Any
 
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments import SLURMEnvironment
+
 from nlnet.distributed import print_once
+
+
+def leave_requeuing(trainer: pl.Trainer) -> None:
+    """Let the job's script requeue it, once the run has ended with a checkpoint.
+
+    Lightning would, within its handler: in the middle of a step, and of whatever the ranks do together.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if isinstance(environment, SLURMEnvironment):
+        environment.auto_requeue = False
 
 
 class StopSignals:
     """While installed, remembers the first SIGINT, SIGTERM or SIGUSR1 in `received`; a second one acts as before.
 
-    SIGUSR1 is a warning of schedulers that preempt. Where Lightning answers it (under Slurm, by requeuing), it does.
+    SIGUSR1 is a warning of schedulers that preempt. Where another program answers it already, that one does.
 
     A handler runs between any two Python instructions, where nothing can be saved safely. So it only sets a flag, and
     the run leaves at a place of its choosing.

@@ -38,7 +38,15 @@ _FREE = (
 )
 
 
-LATER = {"optim.bias_lr_factor": 1.0, "optim.schedule.warmup_start": 0.0}
+LATER: Mapping[str, Any] = {
+    "optim.bias_lr_factor": 1.0,
+    "optim.optimizer.fused": None,
+    "optim.schedule.warmup_start": 0.0,
+    "compile": False,
+    "channels_last": False,
+    "checkpoint_stages": [],
+    "trainer.sync_batchnorm": False,
+}
 """Settings that a checkpoint of an earlier version does not have -> what it was trained with."""
 
 

@@ -14,9 +14,10 @@ from nlnet.checkpoints.mismatch import check_fits
 from nlnet.checkpoints.pretrained import run_state
 from nlnet.distributed import print_once
 from nlnet.errors import UserError
+from nlnet.runs.callbacks.loop_state import count_in_parts
 from nlnet.runs.continuing.differences import differences
 from nlnet.runs.continuing.kept import with_kept_settings
-from nlnet.runs.identity.resumed import check_continued, check_evaluated
+from nlnet.runs.identity.resumed import KEY, check_continued, check_evaluated
 from nlnet.runs.start import Run
 
 
@@ -67,6 +68,7 @@ def check_source(source: Source, run: Run, trainer: pl.Trainer) -> list[str]:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         _refuse_inexact(callback, where)
     _leave_out_state(checkpoint, trainer)
+    _count_in_parts(checkpoint, run.cfg, trainer, where)
     if changed := differences(checkpoint, run.cfg):
         print_once(f"continuing with settings that differ from the checkpoint's: {', '.join(changed)}")
     print_once(f"continuing {source.path} after step {checkpoint['global_step']}")
@@ -92,6 +94,37 @@ def _leave_out_state(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
         checkpoint["callbacks"] = {key: state for key, state in states.items() if key in own}
         names = ", ".join(key.partition("{")[0] for key in left)
         print_once(f"not continued, as this run has no such callback, or with other settings: {names}")
+
+
+def _count_in_parts(checkpoint: dict[str, Any], cfg: DictConfig, trainer: pl.Trainer, where: str) -> None:
+    """The position of a run with another `trainer.accumulate_grad_batches`, as on fewer devices, in this one's."""
+    saved = checkpoint.get("hyper_parameters", {}).get("trainer")
+    was = saved.get("accumulate_grad_batches") if isinstance(saved, Mapping) else None
+    now = trainer.accumulate_grad_batches
+    if not isinstance(was, int) or was < 1:
+        return
+    if was > 1 and "digest" not in (checkpoint.get(KEY) or {}):
+        _check_batch_of_earlier(checkpoint, cfg, was, where)
+    if was == now:
+        return
+    try:
+        count_in_parts(checkpoint, was, now)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{where}: trainer.accumulate_grad_batches={now} cannot go on from its position, as it has {was}: {error};"
+            f" continue it with {was}"
+        ) from error
+
+
+def _check_batch_of_earlier(checkpoint: Mapping[str, Any], cfg: DictConfig, parts: int, where: str) -> None:
+    """Earlier versions took `data.batch_size` for that of one accumulated part."""
+    data = checkpoint["hyper_parameters"].get("data")
+    size = data.get("batch_size") if isinstance(data, Mapping) else None
+    if isinstance(size, int) and cfg.data.get("batch_size") != size * parts:
+        raise UserError(
+            f"{where}: of an earlier version, in which data.batch_size={size} was that of each of its {parts}"
+            f" accumulated parts; now it is that of a step: continue it with data.batch_size={size * parts}"
+        )
 
 
 def _refuse_random_weights(cfg: DictConfig) -> None:

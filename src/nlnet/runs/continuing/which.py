@@ -18,11 +18,11 @@ from nlnet.runs.run_dir import (
     RunKey,
     best_checkpoint,
     discard,
+    goes_on,
     identity,
     new_run_dir,
     newest_checkpoint,
     refuse_taken,
-    was_restarted,
 )
 
 _HANDED_DOWN = "NLNET_RUN_DIR"
@@ -72,7 +72,9 @@ def with_run_dir(cfg: DictConfig) -> DictConfig:
     log_dir = Path(cfg.paths.log_dir).absolute()
     folder = _handed_down() or given or new_run_dir(key, log_dir, job=job_number(cfg), env=os.environ)
     os.environ[_HANDED_DOWN] = f"{os.getpid()}:{folder}"
-    if not cfg.ckpt_path and was_restarted(os.environ) and newest_checkpoint(folder) is not None:
+    # A checkpoint of elsewhere was where this job began, and its own are further on, in a folder that is all its own.
+    begun = not cfg.ckpt_path or (not looks and not cfg.paths.run_dir and source is None)
+    if begun and goes_on(folder, os.environ) and newest_checkpoint(folder) is not None:
         values["ckpt_path"] = "last"
     return changed(cfg, {"paths.run_dir": str(folder)} | values)
 
@@ -137,7 +139,7 @@ def _continued(cfg: DictConfig, key: RunKey, given: Path | None) -> Path | None:
 def _is_new_there(cfg: DictConfig, folder: Path) -> bool:
     """Whether this process begins a run in `folder`: the first rank of one, not started again, from no file of it."""
     own = cfg.ckpt_path and Path(cfg.ckpt_path).resolve().parent == (folder / "checkpoints").resolve()
-    return rank() == 0 and not own and not was_restarted(os.environ)
+    return rank() == 0 and not own and not goes_on(folder, os.environ)
 
 
 def _folder_of_run(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """The ranks of a run agree before they do anything together, and none waits for one that could not start."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,8 @@ from nlnet.errors import UserError
 from nlnet.runs.build import make_trainer
 from nlnet.runs.continuing.differences import HOW_READ, flat
 from nlnet.runs.identity.code import code
+from nlnet.runs.identity.meeting import check_meeting_point
+from nlnet.runs.watching.rank_watch import limit_waiting, rank_timeout_s
 
 # What may differ between ranks: also where files are on each machine.
 _FREE = (
@@ -41,15 +43,20 @@ class Agreement:
 
     facts: Facts
     keys: list[str]
-    set_up: Any
+    check: Callable[[], Any]
+    set_up: Callable[[], Any]
     done: bool = False
 
     def __call__(self) -> None:
         """In the place of the strategy's `setup_environment`: before Lightning's first collective, and ours."""
+        if self.done:
+            self.set_up()
+            return
+        held = self.check()
         self.set_up()
-        if not self.done:
-            self.done = True
-            compare(self.facts, self.keys)
+        del held  # the group has its own by now
+        self.done = True
+        compare(self.facts, self.keys)
 
 
 def agree_first(trainer: pl.Trainer, cfg: DictConfig, data: Any) -> None:
@@ -60,7 +67,10 @@ def agree_first(trainer: pl.Trainer, cfg: DictConfig, data: Any) -> None:
     keys = [*data.train_keys, *data.val_keys]
     # There is no earlier hook: callbacks are called after a data module's `setup` and Lightning's first barrier.
     trainer.strategy.setup_environment = Agreement(  # type: ignore[method-assign]
-        facts, keys, trainer.strategy.setup_environment
+        facts,
+        keys,
+        partial(check_meeting_point, trainer, rank_timeout_s(cfg)),
+        trainer.strategy.setup_environment,
     )
 
 
@@ -101,6 +111,7 @@ def _tell(cfg: DictConfig, error: Exception) -> None:
     """Meet the other ranks, where a launcher has started them, and say why this one is not coming."""
     trainer = make_trainer(changed(cfg, {"callbacks": None, "logger": None}))
     environment = getattr(trainer.strategy, "cluster_environment", None)
+    limit_waiting(trainer, rank_timeout_s(cfg))
     if trainer.world_size > 1 and environment is not None and environment.creates_processes_externally:
         trainer.strategy.setup_environment()
         gather({"failure": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"})

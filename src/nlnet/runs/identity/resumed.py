@@ -8,13 +8,13 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
-from nlnet.data.modules.fingerprint import class_differences, differences
+from nlnet.data.modules.fingerprint import Fingerprint, class_differences, differences
 from nlnet.distributed import print_once, world_size
 from nlnet.errors import UserError
 from nlnet.runs.identity.code import code
 
 KEY = "identity"
-"""Under which a checkpoint holds it: `data` (`nlnet.data.modules.fingerprint`), `code`, `world_size`."""
+"""Under which a checkpoint holds it: `data` and `digest` (`nlnet.data.modules.fingerprint`), `code`, `world_size`."""
 
 _PLACE = ("shards", "val_shards", "dataset", "val_split")
 
@@ -28,7 +28,8 @@ class Identity(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         if not self._identity:
-            self._identity = {"data": self.data.fingerprint(), "code": code(), "world_size": world_size()}
+            data = {"data": self.data.fingerprint(), "digest": self.data.digest()}
+            self._identity = data | {"code": code(), "world_size": world_size()}
         checkpoint[KEY] = self._identity
 
 
@@ -38,9 +39,8 @@ def check_continued(checkpoint: Mapping[str, Any], data: Any, ranks: int, cfg: D
     if not saved:
         print_once(f"{where} does not say which data it was trained on (an earlier version's); nothing is compared")
         return
-    keys = [*data.train_keys, *data.val_keys]
     try:
-        found = differences(saved["data"], data.fingerprint(), _since, keys)
+        found = [] if _same_data(saved, data) else _differences(saved["data"], data)
         was, were = dict(saved["code"]), saved["world_size"]
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
         raise UserError(f"{where}: what it says of its data is none of a run's: {error}; restore the file") from error
@@ -50,6 +50,16 @@ def check_continued(checkpoint: Mapping[str, Any], data: Any, ranks: int, cfg: D
         print_once(f"continuing with other code than the checkpoint's: {', '.join(changed)}")
     if were != ranks:
         print_once(f"continuing with another number of ranks: it {_since(were, ranks)}")
+
+
+def _same_data(saved: Mapping[str, Any], data: Any) -> bool:
+    """Whether one look says so; without a digest, as in checkpoints of earlier versions, it says nothing."""
+    digest = data.digest() if saved.get("digest") else ""
+    return bool(digest) and saved.get("digest") == digest
+
+
+def _differences(saved: Fingerprint, data: Any) -> list[str]:
+    return differences(saved, data.fingerprint(), _since, [*data.train_keys, *data.val_keys])
 
 
 def check_evaluated(checkpoint: Mapping[str, Any], data: Any, cfg: DictConfig, where: str) -> None:

@@ -1,5 +1,6 @@
 """The best checkpoint of a run: which callback keeps it, and the test of it."""
 
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -8,8 +9,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 
 from nlnet.checkpoints.files import read_file
 from nlnet.checkpoints.mismatch import check_fits
-from nlnet.distributed import print_once
+from nlnet.distributed import on_first, print_once
 from nlnet.runs.record import logged_metrics
+from nlnet.runs.sharding.saving import remove_unused
 from nlnet.saving import replacing
 from nlnet.sealing import save_sealed
 from nlnet.tasks.task import Task
@@ -36,14 +38,17 @@ def describe_best(trainer: pl.Trainer, monitor: str) -> tuple[Path, str] | None:
 
 
 def keep_if_best(trainer: pl.Trainer, checkpoint: Path) -> None:
-    """After a validation at the end of a training: `checkpoint`, which it was of, is kept where it is the best."""
+    """After a validation at the end of a training: `checkpoint`, which it was of, is kept where it is the best.
+
+    Called on every rank.
+    """
     counts = {"epoch": torch.tensor(trainer.current_epoch), "step": torch.tensor(trainer.global_step)}
     metrics = counts | trainer.callback_metrics
     for callback in trainer.checkpoint_callbacks:
         if not isinstance(callback, ModelCheckpoint) or callback.monitor not in trainer.callback_metrics:
             continue
         score = trainer.callback_metrics[callback.monitor]
-        if not trainer.is_global_zero or not callback.check_monitor_top_k(trainer, score):
+        if not callback.check_monitor_top_k(trainer, score):  # which the ranks decide together
             continue
         target = Path(callback.format_checkpoint_name(metrics))
         dropped = callback.kth_best_model_path if len(callback.best_k_models) == callback.save_top_k else ""
@@ -54,12 +59,17 @@ def keep_if_best(trainer: pl.Trainer, checkpoint: Path) -> None:
         callback.kth_best_model_path = worst(callback.best_k_models, key=callback.best_k_models.__getitem__)
         callback.best_model_score = callback.best_k_models[callback.best_model_path]
         callback.kth_value = callback.best_k_models[callback.kth_best_model_path]
-        content = read_file(checkpoint)
-        content["callbacks"][callback.state_key] = callback.state_dict()  # it says which score it has
-        with replacing(target, follow_links=False) as temporary:
-            save_sealed(content, temporary)
+        on_first(partial(_keep, checkpoint, target, callback))
         if dropped and Path(dropped) != target:
-            Path(dropped).unlink(missing_ok=True)
+            trainer.strategy.remove_checkpoint(dropped)
+
+
+def _keep(checkpoint: Path, target: Path, callback: ModelCheckpoint) -> None:
+    content = read_file(checkpoint)
+    content["callbacks"][callback.state_key] = callback.state_dict()  # it says which score it has
+    with replacing(target, follow_links=False) as temporary:
+        save_sealed(content, temporary)
+    remove_unused(target.parent)
 
 
 def test_the_best(trainer: pl.Trainer, task: Task, data: pl.LightningDataModule) -> dict[str, float]:

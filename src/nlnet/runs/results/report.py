@@ -24,6 +24,7 @@ def report(metrics: Mapping[str, float], task: Task, run_dir: Path, best: tuple[
         "curves.png": "loss and metrics over the steps",
         "metrics.csv": "every logged metric",
         **task.outputs,
+        "attention": "what positions of fixed clips attend to",
         "config.yaml": "the configuration in force",
         **({f"checkpoints/{best[0].name}": best[1]} if best else {}),
         "checkpoints/last.ckpt": "to continue with ckpt_path=last",

@@ -1,0 +1,1 @@
+"""Training with weights, gradients and optimizer states spread over the ranks (`trainer=fsdp`)."""
