@@ -3,7 +3,7 @@
 # ARGS goes to the command: make demo ARGS="seed=1", make test ARGS="-k resume", make lock ARGS=--upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ablation test test-full test-programs test-slurm lint format bolts peers lock clean
+.PHONY: help setup demo ablation test test-full test-programs test-slurm docs lint format bolts peers lock clean
 SHELL := /bin/bash
 
 VENV := .venv
@@ -40,6 +40,10 @@ test-programs: setup  ## the tests that need nginx, the FFmpeg libraries or Chro
 
 test-slurm: setup  ## a job of two nodes under a Slurm of its own (root; Debian: slurm-wlm, munge)
 	@$(BIN)/python -m pytest -m slurm $(ARGS)
+
+docs: setup  ## these pages and the reference as a site that needs no network, in build/docs
+	@$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees -c docs . build/docs $(ARGS)
+	@echo "the pages: build/docs/index.html"
 
 lint: setup  ## formatting, lint, types, and notebooks without outputs; changes nothing
 	@$(BIN)/ruff format --check

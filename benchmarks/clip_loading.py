@@ -5,6 +5,7 @@ cut out, mirrored half of the time. Ours is what a loader worker does (ranged re
 and, on a line of its own, that with the resize to 224 x 224 that the device does, here on one thread of the processor.
 mmaction2's pipeline is DecordInit, SampleFrames, DecordDecode, RandomRescale, RandomCrop, Flip, FormatShape on the
 original file. "bare decode" is PyAV alone on the prepared file: seek, decode, keep the wanted frames as they come out.
+"4 clips a video" are those of `data.clips_per_video=4`, each counted.
 
 Cases take turns, round after round; figures are medians over the rounds, one thread each. Then the same for other
 settings of preparation, with their bytes: the reason for the defaults. Exits with 1 where the ratios are too low.
@@ -34,14 +35,16 @@ from measure import machine, write_json
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from helpers import mmaction2
+from nlnet.data.batches.base import RankSlice
 from nlnet.data.batches.clip_transforms import random_crop, resized
+from nlnet.data.batches.clips import ClipBatches, ClipSettings
 from nlnet.data.batches.sampling import ClipGeometry, frame_indices, random_start
 from nlnet.data.media import pyav as pyav_decoder
 from nlnet.data.media.decode import decode_clip
 from nlnet.data.media.encode import encode_frames, transcode
 from nlnet.data.media.video import probe
 from nlnet.data.prepare.settings import SHORT_SIDE, Settings
-from nlnet.data.shards.manifest import Sample, Shard
+from nlnet.data.shards.manifest import Manifest, Sample, Shard
 from nlnet.data.shards.reader import read_sample
 from nlnet.data.shards.source import DEFAULTS, ShardSource
 from nlnet.data.shards.tar import sample_members
@@ -49,6 +52,7 @@ from nlnet.data.shards.writer import RawSample, write_shard
 
 GEOMETRIES = {"8x8": ClipGeometry(8, 8), "32x2": ClipGeometry(32, 2)}
 SIZE, SCALE = 224, (256, 320)
+CLIPS_PER_VIDEO = 4
 LEAST_PEER, LEAST_BARE = 3.5, 0.8
 PEER, OURS, BARE = "mmaction2, decord, original", "ours, prepared", "bare decode, prepared"
 PREPARED = {"short_side": SHORT_SIDE} | {name: getattr(Settings, name) for name in ("gop", "crf", "tune")}
@@ -86,6 +90,23 @@ class Ours:
         clip_THWC, flip = self(geometry, n)
         clip_TCHW = resized(clip_THWC.permute(0, 3, 1, 2), SIZE)
         return clip_TCHW.flip(-1) if flip else clip_TCHW
+
+
+class Several:
+    """A worker with `data.clips_per_video=4`: every fourth call reads and decodes for itself and the next three."""
+
+    def __init__(self, ours: Ours) -> None:
+        self.ours = ours
+
+    def __call__(self, geometry: ClipGeometry, n: int) -> None:
+        if n % CLIPS_PER_VIDEO:
+            return
+        ours, view = self.ours, ClipSettings(geometry, SIZE, SCALE, True, True)
+        manifest = Manifest("v", "train", "multilabel", ("any",), {}, ours.shards, (ours.sample,))
+        batches = ClipBatches(manifest, ours.root, view, RankSlice(4), 0, 1, repeats=CLIPS_PER_VIDEO)
+        data = read_sample(ShardSource(ours.root, ours.shards, DEFAULTS), ours.sample)
+        clips = batches.decode_all(ours.sample, batches.members(ours.sample, data), n)
+        assert len([torch.from_numpy(clip.frames) for clip in clips]) == CLIPS_PER_VIDEO
 
 
 def choose(geometry: ClipGeometry, frames: int, n: int) -> tuple[np.ndarray, np.random.Generator]:
@@ -204,6 +225,8 @@ def loading(folder: Path, source: Path, rounds: int, clips: int) -> tuple[dict[s
         "ours, original": before,
         OURS: ours,
         "ours, prepared, and resize": ours.resized,
+        f"ours, original, {CLIPS_PER_VIDEO} clips a video": Several(before),
+        f"ours, prepared, {CLIPS_PER_VIDEO} clips a video": Several(ours),
         "ours, prepared, left as YUV 4:2:0": as_planes(ours),
         BARE: Bare(video, skip=False),
         "bare decode, what is needed only": Bare(video, skip=True),

@@ -1,7 +1,7 @@
 """The index of all experiments: the published row that each repeats, its network, clip, batch, length and cost.
 
 Rows and published figures are read from the first lines of the experiments' files, the rest from what they compose to.
-Billions of multiply-adds are counted on meta tensors, for one training clip, or one image of 800 x 1088.
+Billions of multiply-adds are counted on meta tensors, for one training clip, one image of 800 x 1088, or one crop.
 
     python benchmarks/experiments_table.py [--out benchmarks/results/experiments.json] [--page docs/experiments.md]
 """
@@ -19,9 +19,13 @@ from omegaconf import OmegaConf
 
 from nlnet import build_model
 from nlnet.config.compose import compose
+from nlnet.data.segmentation.layouts import find_layout
 from nlnet.models import describe
 from nlnet.models.detection.build import build_detector
 from nlnet.models.detection.summary import describe_detector
+from nlnet.models.graphs.build import build_region_graph
+from nlnet.models.probe import multiply_adds
+from nlnet.models.segmentation.build import build_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "configs" / "experiment"
@@ -31,7 +35,11 @@ CLASSES, PERSONS = 80, 1
 SECTIONS = {
     "kinetics": "Kinetics",
     "charades": "Charades",
+    "ssv1": "Something-Something v1",
     "coco": "COCO",
+    "cityscapes": "Cityscapes: segmentation",
+    "ade20k": "ADE20K: segmentation",
+    "voc": "VOC: segmentation",
     "table2a": "Table 2a: pairwise functions",
     "table2b": "Table 2b: where the block is",
     "table2c": "Table 2c: how many blocks",
@@ -44,11 +52,12 @@ SECTIONS = {
     "table5": "Table 5: Mask R-CNN on COCO",
     "table6": "Table 6: Keypoint R-CNN on COCO",
 }
-OF_DEMO_SIZE = "ablation_"
-"""Experiments on built-in clips begin with this; they repeat no published row, so the index leaves them out."""
+LEFT_OUT = ("ablation_", "denoise_")
+"""What experiments begin with that the index leaves out: those on built-in clips, which repeat no published row, and
+those of docs/restoration.md."""
 
-_ROW = r"(?:Table \d[a-g]?|Released|Long-Term Feature Banks|GCNet), [^:\n]+"
-_FIGURE = r"\d\d\.\d (?:top-1|mAP|(?:box|mask|keypoint) AP)"
+_ROW = r"(?:Table \d[a-g]?|Released|Long-Term Feature Banks|Space-Time Region Graphs|GCNet|mmsegmentation), [^:\n]+"
+_FIGURE = r"(?:\d\d\.\d\d? (?:top-1|mAP|mIoU|(?:box|mask|keypoint) AP)|no figure)"
 _SOURCE = rf"# ({_ROW}: {_FIGURE}(?:, {_FIGURE})*)\n"
 _HEADER = re.compile(
     rf"# @package _global_\n(?P<sources>(?:{_SOURCE})+)"
@@ -85,20 +94,27 @@ def header(experiment: str, folder: Path = FOLDER) -> Header:
 def columns(recipe: Mapping[str, Any]) -> dict[str, str]:
     """What the index says of a composed experiment; its `data`, `model`, `trainer` and `epochs` are enough."""
     data, model, steps = recipe["data"], recipe["model"], recipe["trainer"]["max_steps"]
-    images = "short_sides" in data
-    rate = f" at {data['fps']} fps" if data.get("fps") else ""
-    clip = f"{data['short_sides'][-1]}" if images else f"{data['frames']}x{data['stride']}{rate}, {data['size']}"
     return {
         "network": _network(model),
-        "clip": clip,
+        "clip": _clip(data),
         "batch": f"{data['batch_size']}",
         "length": f"{steps // 1000}k, {recipe['epochs']}",
     }
 
 
+def _clip(data: Mapping[str, Any]) -> str:
+    if "crop" in data:
+        return " x ".join(map(str, data["crop"]))
+    if "short_sides" in data:
+        return f"{data['short_sides'][-1]}"
+    rate = f" at {data['fps']} fps" if data.get("fps") else ""
+    return f"{data['frames']}x{data['stride']}{rate}, {data['size']}"
+
+
 def _network(model: Mapping[str, Any]) -> str:
     parts = [" ".join([model["name"], *([model["backbone"]] if "backbone" in model else [])])]
-    blocks, head = model["nonlocal_blocks"], model.get("head_blocks", 0)
+    parts += [f"{model['graph']} graph"] if "graph" in model else []
+    blocks, head = model.get("nonlocal_blocks", 0), model.get("head_blocks", 0)
     if blocks:
         parts.append(f"{blocks} NL" if isinstance(blocks, int) else f"NL in {blocks}")
     if head:
@@ -115,8 +131,12 @@ def gmacs(experiment: str) -> float:
         if cfg.task.kind == "detection":
             detector = build_detector(**options, num_classes=PERSONS if cfg.data.keypoints else CLASSES)
             return round(describe_detector(detector, IMAGE).gmacs, 1)
-        network = build_model(**options)
-    return round(describe(network, (3, cfg.data.frames, cfg.data.size, cfg.data.size)).gmacs, 1)
+        if cfg.task.kind == "segmentation":
+            segmenter = build_segmenter(**options, num_classes=len(find_layout(ROOT, cfg.data.dataset).classes))
+            return round(multiply_adds(segmenter, (1, 3, *cfg.data.crop)) / 1e9, 1)
+        regions = [(cfg.data.region_frames, cfg.data.regions_per_frame, 4)] if "graph" in options else []
+        network = build_region_graph(**options, num_classes=CLASSES) if regions else build_model(**options)
+    return round(describe(network, (3, cfg.data.frames, cfg.data.size, cfg.data.size), *regions).gmacs, 1)
 
 
 def markdown(headers: Mapping[str, Header], recipes: Mapping[str, Any], costs: Mapping[str, float]) -> str:
@@ -145,9 +165,9 @@ _INTRODUCTION = """# The experiments
 - *what it is*: `= NAME` is another name of the same recipe, so that every row of a table can be called by its own.
 - *network*: `model.name`, with its non-local blocks (NL).
 - *clip*: frames x stride, the rate of the video where `data.fps` sets one, and the side of the training crop; for
-  images the short side. *batch* is that of all ranks.
+  images the short side, for segmentation height x width of the crop. *batch* is that of all ranks.
 - *length*: iterations, and about how many epochs that is (`length=epochs` trains so long).
-- *GMACs*: billions of multiply-adds, forward, for one training clip, or one image of 800 x 1088.
+- *GMACs*: billions of multiply-adds, forward, for one training clip, one image of 800 x 1088, or one crop.
 """
 
 
@@ -156,7 +176,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "experiments.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "experiments.md")
     arguments = parser.parse_args()
-    names = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith(OF_DEMO_SIZE))
+    names = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith(LEFT_OUT))
     headers = {name: header(name) for name in names}
     distinct = [name for name in headers if headers[name].alias is None]
     costs = {name: gmacs(name) for name in distinct}

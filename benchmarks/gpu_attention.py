@@ -1,36 +1,47 @@
-"""The softmax pair on a GPU: the Triton form beside PyTorch's attention and the form that stores the map.
+"""The softmax pair on a GPU: the Triton form beside PyTorch's attention, ffpa-attn, and the form that stores the map.
 
-Sizes of the paper's res3 and res4 blocks (256 and 512 channels). The Triton form is checked against float32 before
-anything is timed. Prints Markdown tables: time forward, and forward and backward, the share of the rate of a large
-matrix product (operations counted once, without what a backward pass computes again), peak memory, and from which map
-size on the Triton form beats the stored map. Writes them as JSON. Exits with 1 without a GPU, or if an error is large.
+Sizes of the paper's res3 and res4 blocks (256 and 512 channels). The Triton form is checked against float64 before
+anything is timed. Peers are the backends of PyTorch's `scaled_dot_product_attention`, its FlexAttention in small
+blocks, and `ffpa_attn` (PyPI, Apache-2.0), which is made for 320 to 1024 channels, where it is installed. Prints
+Markdown tables: time forward, and forward and backward, the share of the rate of a large matrix product (operations
+counted once, without what a backward pass computes again), peak memory, and from which map size on the Triton form
+beats the stored map: the limits in `nlnet.ops.pairwise.algorithms` are set by it. Writes them as JSON. Exits with 1
+without a GPU, or if an error is large.
 
     python benchmarks/gpu_attention.py [--batch 8] [--repeats 10] [--sweep] [--out FILE]
+    TRITON_INTERPRET=1 python benchmarks/gpu_attention.py     # small maps on a CPU: to see that all of it runs
 
 `--sweep` instead times tile sizes of both kernels and sizes of a strip, and what share of the time each kernel takes.
 """
 
 import argparse
 import json
+import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from measure import RESULTS
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from nlnet.ops.triton import attention as triton_attention
 from nlnet.ops.triton.attention import GRADIENT_TILES, SCORE_TILES, Tiles, attention
 
-RESULTS = Path(__file__).resolve().parent / "results"
 Form = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+TINY = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if TINY else "cuda"
 
 # (channels, queries, keys): res4 at 8 and 32 frames, keys sub-sampled and not; res3 likewise sub-sampled
 SIZES = [
@@ -43,6 +54,8 @@ SIZES = [
 ]
 CROSSOVER_QUERIES = [392, 784, 1568, 3136, 6272, 12544, 25088]
 DTYPES = [torch.bfloat16, torch.float16]
+if TINY:
+    SIZES, CROSSOVER_QUERIES, DTYPES = [(16, 40, 24)], [16, 32], [torch.float32]
 SWEEP = (512, 12544, 3136)
 SWEEP_TILES = [
     *(Tiles(256, 128, 64, 8, 3), Tiles(256, 128, 64, 8, 4), Tiles(256, 128, 32, 8, 4), Tiles(128, 256, 64, 8, 3)),
@@ -63,26 +76,54 @@ def sdpa(backend: SDPBackend, query: Tensor, key: Tensor, value: Tensor) -> Tens
         return scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0).squeeze(1)
 
 
+def flex(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """PyTorch's FlexAttention, compiled, in blocks that fit beside 512 channels."""
+    blocks = {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_M1": 16, "BLOCK_N1": 16, "BLOCK_M2": 16, "BLOCK_N2": 16}
+    form = flex_attention if TINY else _compiled_flex()
+    options = {} if TINY else {"kernel_options": blocks}
+    return form(query[:, None], key[:, None], value[:, None], scale=1.0, **options).squeeze(1)
+
+
+@cache
+def _compiled_flex() -> Callable[..., Tensor]:
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def ffpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The kernel of ffpa-attn; smaller channels and types that it does not take would go to PyTorch's own."""
+    if query.shape[2] <= 256 or query.dtype.itemsize > 2:
+        raise RuntimeError("No available kernel")
+    from ffpa_attn import ffpa_attn_func
+
+    return ffpa_attn_func(query[:, None], key[:, None], value[:, None], scale=1.0).squeeze(1)
+
+
 PEERS: dict[str, Form] = {
     "sdpa flash": partial(sdpa, SDPBackend.FLASH_ATTENTION),
     "sdpa cudnn": partial(sdpa, SDPBackend.CUDNN_ATTENTION),
     "sdpa efficient": partial(sdpa, SDPBackend.EFFICIENT_ATTENTION),
     "sdpa math": partial(sdpa, SDPBackend.MATH),
 }
-FORMS: dict[str, Form] = {"triton": attention, **PEERS, "materialized": materialized}
+OTHERS: dict[str, Form] = {"flex": flex, **({"ffpa-attn": ffpa} if find_spec("ffpa_attn") else {})}
+FORMS: dict[str, Form] = {"triton": attention, **PEERS, **OTHERS, "materialized": materialized}
 
 
 def tensors(batch: int, d: int, n: int, m: int, dtype: torch.dtype) -> list[Tensor]:
     """query, key, value, which need gradients, and the gradient of the output; scores of about unit variance."""
-    generator = torch.Generator("cuda").manual_seed(0)
+    generator = torch.Generator(DEVICE).manual_seed(0)
     shapes = (batch, n, d), (batch, m, d), (batch, m, d), (batch, n, d)
-    query, key, value, grad = (torch.randn(shape, device="cuda", generator=generator) for shape in shapes)
+    query, key, value, grad = (torch.randn(shape, device=DEVICE, generator=generator) for shape in shapes)
     inputs = [t.to(dtype).requires_grad_() for t in (query * d**-0.5, key, value)]
     return [*inputs, grad.to(dtype)]
 
 
 def seconds(fn: Callable[[], object], repeats: int) -> float:
     """The median time by device events, each run with a cold cache."""
+    if TINY:
+        fn()
+        began = time.perf_counter()
+        fn()
+        return time.perf_counter() - began
     flush = torch.empty(1 << 28, dtype=torch.int8, device="cuda")
     times = []
     for run in range(repeats + 3):
@@ -98,6 +139,8 @@ def seconds(fn: Callable[[], object], repeats: int) -> float:
 
 def peak_mib(fn: Callable[[], object]) -> float:
     """The most memory that `fn()` takes beyond what is there before it."""
+    if TINY:
+        return 0.0
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -132,21 +175,22 @@ def measure(form: Form, inputs: list[Tensor], repeats: int) -> dict[str, float] 
             return "does not take it"
         return f"fails: {type(error).__name__} {error}".splitlines()[0]
     finally:
-        torch.cuda.empty_cache()
+        if not TINY:
+            torch.cuda.empty_cache()
 
 
 def errors(form: Form, inputs: list[Tensor], wanted: tuple[Tensor, ...]) -> list[float]:
     """Norm of the error over the norm, of the output and each gradient."""
     got = both(form, *inputs)
-    return [float((g.float() - w).norm() / w.norm()) for g, w in zip(got, wanted, strict=True)]
+    return [float((g.double() - w).norm() / w.norm()) for g, w in zip(got, wanted, strict=True)]
 
 
 def check(dtype: torch.dtype) -> bool:
-    """Whether the Triton form errs at most 3 times as the stored map does, and 4 roundings, at all sizes."""
+    """Whether the Triton form is off from float64 by at most 3 times what the stored map is, and 4 roundings."""
     right = True
-    for d, n, m in [*SIZES, (200, 1000, 333)]:
+    for d, n, m in [*SIZES, (24, 33, 17) if TINY else (200, 1000, 333)]:
         inputs = tensors(1, d, n, m, dtype)
-        wanted = both(materialized, *(t.detach().float().requires_grad_() for t in inputs[:3]), inputs[3].float())
+        wanted = both(materialized, *(t.detach().double().requires_grad_() for t in inputs[:3]), inputs[3].double())
         ours, plain = errors(attention, inputs, wanted), errors(materialized, inputs, wanted)
         fits = all(a <= 3 * b + 4 * torch.finfo(dtype).eps for a, b in zip(ours, plain, strict=True))
         listed = ", ".join(f"{a:.1e} ({b:.1e})" for a, b in zip(ours, plain, strict=True))
@@ -157,8 +201,9 @@ def check(dtype: torch.dtype) -> bool:
 
 def matmul_rate(dtype: torch.dtype, repeats: int) -> float:
     """Floating-point operations a second of a large matrix product."""
-    a, b = (torch.randn(8192, 8192, device="cuda").to(dtype) for _ in range(2))
-    return 2 * 8192**3 / seconds(partial(torch.mm, a, b), repeats)
+    side = 128 if TINY else 8192
+    a, b = (torch.randn(side, side, device=DEVICE).to(dtype) for _ in range(2))
+    return 2 * side**3 / seconds(partial(torch.mm, a, b), repeats)
 
 
 def case(size: tuple[int, int, int], dtype: torch.dtype, batch: int, repeats: int, rate: float) -> dict[str, Any]:
@@ -180,19 +225,20 @@ def case(size: tuple[int, int, int], dtype: torch.dtype, batch: int, repeats: in
 
 
 def verdict(rows: dict[str, Any]) -> dict[str, Any]:
-    """The fastest of PyTorch's backends, forward and backward, and how many times faster the Triton form is."""
+    """How many times faster the Triton form is than the fastest of PyTorch's backends, and than each other peer."""
     taken = {name: rows[name]["both_s"] for name in PEERS if isinstance(rows[name], dict)}
     if not taken or isinstance(rows["triton"], str):
         return {}
-    best = min(taken, key=taken.__getitem__)
-    return {"best_sdpa": best, "times_best_sdpa": taken[best] / rows["triton"]["both_s"]}
+    best, ours = min(taken, key=taken.__getitem__), rows["triton"]["both_s"]
+    others = {f"times_{name}": rows[name]["both_s"] / ours for name in OTHERS if isinstance(rows[name], dict)}
+    return {"best_sdpa": best, "times_best_sdpa": taken[best] / ours} | others
 
 
 def crossover(d: int, batch: int, repeats: int) -> dict[str, Any]:
     """Forward and backward of both forms by map size, and the size in numbers from which the Triton form is ahead."""
     rows, smallest = [], None
     for n in CROSSOVER_QUERIES:
-        inputs = tensors(batch, d, n, n // 4, torch.bfloat16)
+        inputs = tensors(batch, d, n, n // 4, DTYPES[0])
         ours, plain = (measure(form, inputs, repeats) for form in (attention, materialized))
         if isinstance(ours, str) or isinstance(plain, str):
             continue
@@ -237,7 +283,7 @@ def machine() -> dict[str, str]:
     import triton
 
     versions = {"torch": torch.__version__, "cuda": str(torch.version.cuda), "triton": triton.__version__}
-    return {"gpu": torch.cuda.get_device_name()} | versions
+    return {"gpu": "none" if TINY else torch.cuda.get_device_name()} | versions
 
 
 def compare(batch: int, repeats: int, out: Path) -> None:
@@ -250,7 +296,7 @@ def compare(batch: int, repeats: int, out: Path) -> None:
     print(f"|{' --- |' * 9}")
     report["cases"] = [case(s, dtype, batch, repeats, rates[dtype]) for s, dtype in product(SIZES, DTYPES)]
     print("\n| channels | map | map MiB | triton ms | materialized ms |\n| --- | --- | --- | --- | --- |")
-    report["crossover"] = [crossover(d, batch, repeats) for d in (512, 256)]
+    report["crossover"] = [crossover(d, batch, repeats) for d in ((16,) if TINY else (512, 256))]
     print()
     for c in report["cases"]:
         if "best_sdpa" in c:
@@ -269,7 +315,7 @@ def main() -> int:
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu_attention.json")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
+    if not TINY and not torch.cuda.is_available():
         print("gpu_attention.py needs a CUDA GPU, and PyTorch sees none here", file=sys.stderr)
         return 1
     warnings.simplefilter("ignore")  # each backend of PyTorch's attention warns of why it does not take a tensor

@@ -1,6 +1,7 @@
 """What the benchmarks share: the machine in words, medians, peak memory, a JSON."""
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS", Path(__file__).resolve().parent / "results"))
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:

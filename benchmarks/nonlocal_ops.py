@@ -5,10 +5,11 @@ Sizes are those of the paper's networks, which reduce time 8-fold: a clip of 8, 
 are sub-sampled, M = N/4. The Gaussian compares all channels, so its D is 2 E. "mmcv" is its form of the function.
 
 The forms of a function run in turn, round after round, so that each sees the same machine; time is the median of the
-rounds, and a run of over 3 s is taken once. Memory is the peak of live tensor bytes beyond the inputs, gradients
-included (`measure.live_bytes_peak`), which other cases of the process do not change. RankSlice is that of the rate of a
-large matrix product, operations counted once, without what a backward pass computes again. On a GPU the forms and the
-backends of PyTorch's attention stand beside each other, in bfloat16. Maps of over 2^28 numbers are not stored.
+rounds, each of as many runs as take 30 ms, and a run of over 3 s is taken once. Memory is the peak of live tensor bytes
+beyond the inputs, gradients included (`measure.live_bytes_peak`), which other cases of the process do not change. Share
+is that of the rate of a large matrix product, operations counted once, without what a backward pass computes again. On
+a GPU the forms and the backends of PyTorch's attention stand beside each other, in bfloat16. Maps of over 2^28 numbers
+are not stored.
 
 Results are merged into the JSON, so that a long measurement can be made in parts; the tables show all of it.
 
@@ -18,7 +19,7 @@ Results are merged into the JSON, so that a long measurement can be made in part
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import linear_regression, median
@@ -34,7 +35,7 @@ from nlnet.ops import PAIRWISE
 
 SOFTMAX = ("gaussian", "embedded_gaussian")
 MAP_NUMBERS = 2**28
-SLOW_S = 3.0
+SLOW_S, SHORTEST_S = 3.0, 0.03
 BACKENDS = {
     "sdpa flash": SDPBackend.FLASH_ATTENTION,
     "sdpa cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -147,6 +148,7 @@ def times(runs: dict[str, Callable[[], object]], rounds: int, device: str) -> di
     """The median seconds of each run, taken in turn, or why there is no time."""
     found: dict[str, float | str] = {}
     taken: dict[str, list[float]] = {}
+    repeats: dict[str, int] = {}
     for name, run in runs.items():
         try:
             first = median_seconds(run, 1, warmup=0, device=device)
@@ -158,9 +160,14 @@ def times(runs: dict[str, Callable[[], object]], rounds: int, device: str) -> di
         else:
             if first < SLOW_S:
                 taken[name] = []
-    for _ in range(rounds):
-        for name, values in taken.items():
-            values.append(median_seconds(runs[name], 1, warmup=0, device=device))
+                repeats[name] = max(1, int(SHORTEST_S / first))
+    for number in range(rounds):
+        turn = number % max(len(taken), 1)  # who comes first finds the caches as the last one has left them
+        for name in (*list(taken)[turn:], *list(taken)[:turn]):
+            values = taken[name]
+            run, count = runs[name], repeats[name]
+            seconds = median_seconds(lambda run=run, n=count: [run() for _ in range(n)], 1, warmup=0, device=device)
+            values.append(seconds / count)
     return found | {name: median(values) for name, values in taken.items()}
 
 
@@ -207,10 +214,12 @@ def memory_cases(cases: list[Case], batch: int, *to: Any) -> dict[str, Row]:
     return rows
 
 
-def all_cases(pairwise: str, device: str, batch: int) -> Iterator[tuple[list[Case], dict[str, Row]]]:
+def all_cases(
+    pairwise: str, device: str, batch: int, frames: Sequence[int] | None
+) -> Iterator[tuple[list[Case], dict[str, Row]]]:
     """By size: the cases to run, and the rows that say why others are not run."""
     names = forms(pairwise, device)
-    for size in SIZES:
+    for size in (size for size in SIZES if not frames or size.frames in frames):
         cases = [Case(pairwise, form, size) for form in names]
         refused = {case.key: {"skipped": why} for case in cases if (why := refusal(case, batch))}
         yield [case for case in cases if case.key not in refused], refused
@@ -220,7 +229,7 @@ def measured(arguments: argparse.Namespace, dtype: torch.dtype) -> Iterator[dict
     batch, device = arguments.batch, arguments.device
     rate = matmul_rate(device, dtype)
     for pairwise in arguments.pairwise:
-        for cases, refused in all_cases(pairwise, device, batch):
+        for cases, refused in all_cases(pairwise, device, batch, arguments.frames):
             yield refused
             if "time" in arguments.measure:
                 yield time_cases(cases, rate, batch, arguments.rounds, device, dtype)
@@ -315,6 +324,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="float32; bfloat16 on a GPU")
     parser.add_argument("--pairwise", nargs="*", default=list(PAIRWISE), choices=list(PAIRWISE))
     parser.add_argument("--measure", nargs="+", default=["time", "memory"], choices=["time", "memory"])
+    parser.add_argument("--frames", type=int, nargs="+", help="of the clips to measure; all sizes without")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--name", help="of the JSON and the PNG under benchmarks/results")

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A test never talks to a tracking server, and its processes share two cores.
 os.environ.setdefault("WANDB_MODE", "offline")
-SHARDS = ("CHARADES_SHARDS", "KINETICS_SHARDS", "COCO_SHARDS")
-for variable in (*SHARDS, "SLURM_JOB_ID", "WANDB_SWEEP_ID", "WORLD_SIZE", "LOCAL_RANK"):
+SHARDS = ("CHARADES", "KINETICS", "COCO", "CITYSCAPES", "ADE20K", "VOC")
+for variable in (*(f"{name}_SHARDS" for name in SHARDS), "SLURM_JOB_ID", "WANDB_SWEEP_ID", "WORLD_SIZE", "LOCAL_RANK"):
     os.environ.pop(variable, None)
 
 

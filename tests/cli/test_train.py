@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from nlnet.cli.train import main
 from nlnet.config.compose import options
@@ -21,7 +22,10 @@ PATHS = [
     "charades_nl", "charades_nl_lfb", "kinetics_i3d_nl_128f", "table2a_gaussian", "table2a_dot_product",
     "table2a_concatenation", "table2b_res2", "table2d_time",
 ]  # fmt: skip
-OTHERS = ("coco_", "table5_", "table6_", "ablation_")  # of images; of a set of their own
+OTHERS = (
+    *("coco_", "table5_", "table6_", "cityscapes_", "ade20k_", "voc_", "denoise_"),  # of images
+    *("ablation_", "ssv1_", "charades_strg", "charades_nl_strg"),  # of sets of their own, with regions
+)
 VIDEO_EXPERIMENTS = [name for name in options("experiment") if not name.startswith(OTHERS)]
 
 
@@ -127,8 +131,15 @@ def test_every_debug_mode_runs(debug, charades_shards, tmp_path):
 def test_loggers(charades_shards, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     overrides = ["experiment=charades_nl", *SMALL, f"data.shards={charades_shards}", f"paths.log_dir={tmp_path}"]
-    _, objects = train(load([*overrides, "logger=wandb", "trainer.max_epochs=1"]))
+    looking = ["callbacks=attention", "callbacks.attention.clips=2"]
+    _, objects = train(load([*overrides, *looking, "logger=wandb", "trainer.max_epochs=1"]))
     run_dir = objects["run_dir"]
+    drawn = [Image.open(path).tobytes() for path in (run_dir / "attention").glob("*.png")]
+    sent = [
+        Image.open(path).tobytes() for path in (run_dir / "wandb").glob("offline-run-*/files/media/images/val/*.png")
+    ]
+    assert len(drawn) == 2
+    assert sorted(sent) == sorted(drawn)
     run_id = json.loads((run_dir / "summary.json").read_text())["wandb_id"]
     assert list((run_dir / "wandb").glob(f"offline-run-*-{run_id}"))
     _, again = train(load([*overrides, "logger=wandb", "ckpt_path=last"]))

@@ -59,7 +59,7 @@ def said(command, *words):
         (["ckpt_path=runs/a=b/last.ckpt"], "in quotes they are text: \"ckpt_path='runs/a=b/last.ckpt'\""),
         (["optim.schedule=cosine"], "optim/schedule is a group, whose choices are typed with a slash: optim/schedule="),
         (["optim/schedul=cosine"], "nearest: optim/schedule"),
-        (["model=null"], "model=null: model is a group, and has one of its choices; known: c2d_demo"),
+        (["model=null"], "model=null: model is a group, and has one of its choices; nearest: "),
         (["hydra/sweeper=optuna"], "hydra/sweeper=optuna: its plugin is not installed here; pip install hydra-optuna"),
         (["hydra/launcher=joblib"], "pip install hydra-joblib-launcher"),
         (["-m", "hparams_search=optuna"], "pip install hydra-optuna-sweeper"),

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from benchmarks.experiments_table import FOLDER, OF_DEMO_SIZE, SECTIONS, Header, gmacs, header, markdown
+from benchmarks.experiments_table import FOLDER, LEFT_OUT, SECTIONS, Header, gmacs, header, markdown
 
 from conftest import ROOT
 from nlnet.config.compose import compose, options
 
 RECIPES = yaml.safe_load((Path(__file__).with_name("golden") / "recipes.yaml").read_text())
 COSTS = json.loads((ROOT / "benchmarks" / "results" / "experiments.json").read_text())["gmacs"]
-NAMES = [name for name in options("experiment") if not name.startswith(OF_DEMO_SIZE)]
+NAMES = [name for name in options("experiment") if not name.startswith(LEFT_OUT)]
 HEADERS = {name: header(name) for name in NAMES}
 ALIASES = {name: head.alias for name, head in HEADERS.items() if head.alias}
 QUICK = ("kinetics_i3d_nl_8x8", "coco_mask_nl")

@@ -20,15 +20,22 @@ GOLDEN = Path(__file__).with_name("golden") / "recipes.yaml"
 # One of each kind; the rest are compared by the full tests.
 QUICK = [
     "kinetics_c2d", "kinetics_i3d_nl_128f", "kinetics_i3d_8x8_300k_4gpu", "charades_nl_lfb_r101", "table2d_time",
-    "table5_r101_nl", "coco_keypoint_nl",
+    "table5_r101_nl", "coco_keypoint_nl", "ade20k_dnl", "denoise_nlrn",
 ]  # fmt: skip
-# Training videos; images with objects, and with persons
+# Training videos; images with objects, and with persons; patches of the images of BSD, or of DIV2K
 SAMPLES = {
     "kinetics": 234_643,
     "charades": 7_985,
     "charades, train and test": 7_985 + 1_863,
+    "something": 86_017,
     "coco": 117_266,
     "persons": 64_115,
+    "cityscapes": 2_975,
+    "ade20k": 20_210,
+    "voc": 10_582,  # trainaug
+    "denoise_nlrn": 400 * 40,
+    "denoise_rnan": 800 * 20,
+    "denoise_dncnn": 400 * 512,
 }
 # The others are of the demo's size alone, and their rows are those of configs/tables/ablation_*.yaml.
 PUBLISHED = [name for name in options("experiment") if not name.startswith("ablation_")]
@@ -37,6 +44,8 @@ SECTIONS = {
         *("dataset", "train_split", "flip", "batch_size"),
         *("frames", "stride", "fps", "size", "scale"),
         *("masks", "keypoints", "short_sides", "max_size"),
+        *("ratio", "crop", "most_of_one", "color"),
+        *("channels", "sigma", "patch_size", "patches_per_image"),
     ],
     "trainer": ["max_steps", "max_epochs", "accumulate_grad_batches", "gradient_clip_val", "precision"],
 }
@@ -122,11 +131,12 @@ def test_iterations_and_epochs_are_as_long(experiment: str) -> None:
     """To half an epoch."""
     parts = golden()[experiment]
     kind = "persons" if parts["data"].get("keypoints") else parts["data"]["dataset"]
+    kind = experiment if kind == "photographs" else kind
     if not isinstance(splits := parts["data"]["train_split"], str):
         kind += f", {' and '.join(splits)}"
     an_epoch = SAMPLES[kind] / parts["data"]["batch_size"]
     assert parts["trainer"]["max_steps"] / an_epoch == pytest.approx(parts["epochs"], abs=0.5)
-    assert all(0 < milestone < 1 for milestone in parts["optim"]["schedule"]["milestones"])  # so they go along
+    assert all(0 < milestone < 1 for milestone in parts["optim"]["schedule"].get("milestones", ()))  # so they go along
 
 
 def test_length_epochs_trains_the_same_recipe_in_epochs() -> None:
@@ -152,6 +162,9 @@ def rates(total: int, milestones: list[float]) -> list[float]:
         ("charades_nl", [75_000, 150_000]),
         ("charades_nl_lfb", [20_000]),
         ("coco_mask", [60_000, 80_000]),
+        ("denoise_nlrn", [100_000, 200_000, 300_000, 400_000, 450_000]),
+        ("denoise_rnan", [200_000, 400_000, 600_000, 800_000]),
+        ("denoise_dncnn", [30 * 1600]),
     ],
 )
 def test_fractions_are_the_published_iterations(experiment: str, released: list[float]) -> None:

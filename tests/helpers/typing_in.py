@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.processes import run_process
 
 _MODULES = {"src/train.py": "train", "src/eval.py": "eval", "src/predict.py": "predict", "src/prepare.py": "prepare"}
-_MODULES |= {"src/report.py": "report", "src/explain.py": "explain"}
+_MODULES |= {f"src/{name}.py": name for name in ("explain", "regions", "report", "verify")}
 _MODULES |= {f"nlnet-{name}": name for name in ("compare", "explain", "predict", "runs", "verify")}
 _MODULES |= {f"nlnet-{name}": f"checkpoints.{name}" for name in ("convert", "export", "consolidate")}
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nlnet.ops import PAIRWISE, affinity, concatenation, dot_product, embedded_gaussian, gaussian
+from nlnet.ops import PAIRWISE, affinity, concatenation, dot_product, embedded_gaussian, gaussian, tiled
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = [(1, 1, 1, 1, 1), (2, 3, 2, 2, 2), (2, 2, 5, 3, 3), (1, 2, 3, 8, 4)]
@@ -118,6 +118,24 @@ def test_gradients(pairwise: str, algorithm: str, shape: tuple[int, ...]) -> Non
     assert torch.autograd.gradcheck(operation, inputs)
     if pairwise != "concatenation":
         assert torch.autograd.gradgradcheck(operation, inputs)
+
+
+@pytest.mark.parametrize("tile", [1, 64, 4096])
+def test_memory_that_holds_anything_does_not_reach_the_gradients(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one tile, in several of a clip, and in one a query; new memory is filled with NaN here."""
+    monkeypatch.setattr(tiled, "TILE", tile)
+    monkeypatch.setattr(tiled, "KEPT", 2 * tile)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    inputs = [t.requires_grad_() for t in tensors("embedded_gaussian", (2, 33, 17, 5, 4))]
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        found, truth = (form(*inputs, 0.3) for form in (tiled.attention, tiled.stored))
+        gradients = [torch.autograd.grad(y.square().sum(), inputs) for y in (found, truth)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for ours, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, right)
 
 
 def test_the_scale_is_that_of_the_products() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from nlnet.config.compose import compose
 from nlnet.errors import UserError
-from nlnet.optim.schedules import constant, cosine, step, step_epochs
+from nlnet.optim.schedules import constant, cosine, poly, step, step_epochs
 
 
 def rates(schedule, steps, **options):
@@ -31,6 +31,13 @@ def test_shares_and_steps_say_the_same():
 def test_warm_up_rises_linearly_and_never_stands_still():
     assert rates(constant, 6, warmup=4) == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
     assert rates(constant, 3, warmup=1) == pytest.approx([0.5] * 3)
+
+
+def test_poly_is_what_segmentation_is_trained_with():
+    """mmsegmentation's: from 0.01 to 0.0001 by (1 - s / S)^0.9; here of a rate of 0.5."""
+    seen = rates(poly, 100, power=0.9, final=0.01)
+    assert seen == pytest.approx([0.005 + 0.495 * (1 - s / 100) ** 0.9 for s in range(100)])
+    assert rates(poly, 6, warmup=2)[:3] == pytest.approx([0.25, 0.5, 0.5])
 
 
 def test_detectrons_1x_from_its_source():

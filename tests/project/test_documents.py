@@ -14,11 +14,12 @@ from helpers import checkpoint_names as names
 from helpers import py2_pickle
 from helpers.coco import write_coco
 from helpers.document import sections
+from helpers.photographs import write_photographs
 from helpers.preparing import charades, clip
 from helpers.typing_in import type_in
 from helpers.video_weights import FIVE, I3D, Layout, random_weights
 from nlnet.config.compose import compose
-from nlnet.data.synthetic import longrange
+from nlnet.data.synthetic import longrange, signs
 from nlnet.renamed import current_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,8 @@ PAGES = [
     "data/README.md",
     *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
 ]
-OWN_TEST = "docs/extending.md"  # tests/project/test_doors.py
+OWN_TESTS = ("docs/extending.md", "docs/regions.md")  # tests/project/test_doors.py, test_regions_page.py
+RESTORATION = "docs/restoration.md"  # where RUN is of a denoiser
 
 # The beginning of a command -> why it is not typed here.
 ELSEWHERE = {
@@ -58,6 +60,7 @@ SMALL = [
     "callbacks.progress=null",
 ]
 CLIPS = ["data.batch_size=4", "data.eval_batch_size=4", "trainer.max_epochs=1"]
+SIGNS = ["data.batch_size=4", "data.eval_batch_size=4", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
 IMAGES = ["data.batch_size=4", "data.eval_batch_size=4", "trainer.max_steps=2", "trainer.val_check_interval=2"]
 
 
@@ -69,7 +72,7 @@ def commands() -> list[tuple[str, str]]:
     """(page, command) of every command on every page."""
     found = []
     for page in PAGES:
-        for section in sections(ROOT / page) if page != OWN_TEST else ():
+        for section in sections(ROOT / page) if page not in OWN_TESTS else ():
             found += [(page, part.strip()) for command in section.commands for part in command.split("&&")]
     return found
 
@@ -110,9 +113,14 @@ def sandbox(
     for k in range(6):
         (kinetics / f"video{k:06d}_000000_000001.mp4").write_bytes(clip(k))
     write_coco(root / "data" / "coco")
+    write_photographs(root / "data" / "photographs")
     (root / "video.mp4").write_bytes(clip(0))
+    (root / "videos").symlink_to(kinetics)  # of docs/start.md
+    (root / "shards").symlink_to(kinetics_shards)
+    signs.build(root / "data" / "signs", {"train": 8, "val": 4})
     longrange.build(root / "data" / "harder", {"train": 96, "val": 96})  # as the Python before that command does
     environment = {"CHARADES_SHARDS": str(charades_shards), "KINETICS_SHARDS": str(kinetics_shards), "COCO_SHARDS": ""}
+    environment["RESTORATION_IMAGES"] = ""
     train = ["python src/train.py experiment=kinetics_i3d_nl_8x8 size=demo task_name=first", *SMALL, *CLIPS]
     type_in(" ".join(train), root, environment)
     (run,) = (root / "logs" / "first" / "runs").glob("*")
@@ -121,12 +129,27 @@ def sandbox(
     first, second = sorted((root / "logs" / "eval" / "runs").glob("*"))
     replaced = {"RUN": str(run), "EVAL_A": str(first), "EVAL_B": str(second), "SHARDS": str(kinetics_shards)}
     replaced |= {
+        "SEGMENTER": f"{root}/segmenter",
         "/data/": f"{root}/data/",
         "source=...": f"source={kinetics}",
         "key=KEY": "key=val0001",
         "out=...": f"out={root}/data/shards/parts",
+        "out=shards": f"out={root}/data/shards/own",
     }
     return root, replaced, environment
+
+
+def _is_quick(page: str, command: str) -> bool:
+    return page != RESTORATION and any(word in f"{command} " for word in QUICK)
+
+
+def denoiser(root: Path, environment: dict[str, str]) -> str:
+    """The folder of a run on the photographs, made when it is first asked for."""
+    if not (root / "logs" / "denoiser").is_dir():
+        words = "experiment=denoise_nlrn size=demo task_name=denoiser data.shards=data/photographs"
+        type_in(f"python src/train.py {words} {' '.join([*SMALL, *IMAGES])}", root, environment)
+    (run,) = (root / "logs" / "denoiser" / "runs").glob("*")
+    return str(run)
 
 
 def convertible(root: Path) -> None:
@@ -140,16 +163,22 @@ def convertible(root: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "command"),
     [
-        pytest.param(page, command, marks=[] if any(word in f"{command} " for word in QUICK) else pytest.mark.full)
+        pytest.param(page, command, marks=[] if _is_quick(page, command) else pytest.mark.full)
         for page, command in dict.fromkeys(TYPED)
     ],
 )
 def test_a_command_works_as_typed(page: str, command: str, sandbox) -> None:
     root, replaced, environment = sandbox
+    if page == RESTORATION:
+        replaced = replaced | {"RUN": denoiser(root, environment)}
     if "i3d_nl" in command and not (root / "i3d_nl.pt").is_file():
         convertible(root)
         if "nlnet-convert" not in command:
             type_in("nlnet-convert i3d_nl_32x2.pkl --source caffe2 --out i3d_nl.pt", root, environment)
+    if "ckpt_path=SEGMENTER" in command and not (root / "segmenter").is_dir():
+        run = f"paths.run_dir={root}/segmenter"
+        words = ["python src/train.py experiment=cityscapes_nl size=demo data.shards=data/signs", run, *SMALL, *SIGNS]
+        type_in(" ".join(words), root, environment)
     if "merge=true" in command:
         for part in ("1/2", "2/2"):
             type_in(f"{_filled(command.replace('merge=true', ''), replaced)} part={part}", root, environment)
@@ -180,7 +209,7 @@ def _short(command: str, root: Path) -> str:
         steps = ["trainer.max_steps=1", "callbacks.precise_bn=null", "data.batch_size=4", "data.eval_batch_size=4"]
         return shlex.join([*shlex.split(command), *size, *SMALL, *steps])
     if "src/train.py" in command and "debug=" not in command:
-        more = IMAGES if "coco" in command else CLIPS
+        more = IMAGES if "coco" in command or "denoise_" in command else SIGNS if "cityscapes" in command else CLIPS
         size = [] if "size=" in command or "coco" in command else ["size=demo"]
         if "-m" in shlex.split(command):
             return shlex.join([*shlex.split(command), *size, *SMALL, *more, "paths.log_dir=multirun"])

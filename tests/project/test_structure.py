@@ -12,7 +12,10 @@ PACKAGE = ROOT / "src" / "nlnet"
 
 # Each may import what stands before it in its list, and never what stands behind.
 STACK = ["ops", "layers", "models", "checkpoints", "tasks", "runs", "sweeps", "reports", "cli"]
-DATA = ["web", "media", "annotations", "shards", "prepare", "batches", "modules", "synthetic", "verify"]
+DATA = [
+    *("web", "media", "annotations", "shards", "prepare", "batches", "modules"),
+    *("regions", "segmentation", "restoration", "synthetic", "verify"),
+]
 
 # What stands between files and the rest, for every part.
 LOW = {"errors", "limits", "reading", "saving", "sealing", "text", "trust"}
@@ -34,7 +37,7 @@ BESIDE = {
     "data": {*LOW, "progress"},
     "evaluation": {*LOW, "data"},
     "config": {*LOW, "checkpoints", "data", "evaluation", "renamed"},
-    "prediction": {*LOW, "checkpoints", "config", "data", "evaluation", "models"},
+    "prediction": {*LOW, "checkpoints", "config", "data", "evaluation", "models", "progress"},
     "attention": {*LOW, "checkpoints", "config", "data", "layers", "prediction"},
 }
 

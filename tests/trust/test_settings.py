@@ -23,6 +23,7 @@ RECIPES = [
     ],
     ["experiment=kinetics_i3d_nl", "trainer=ddp", "logger=tensorboard", "data.shards=/data/k", "optim=adamw"],
     ["experiment=coco_mask_nl", "size=demo"],
+    ["experiment=cityscapes_ann", "size=demo", "task.window=[64,64]"],
     ["experiment=coco_keypoint_nl", "data.shards=/data/coco", "init.checkpoint=x", "debug=limit"],
 ]
 

@@ -39,7 +39,7 @@ def inflate_weights(model: nn.Module, source: str | Path, *, inflation: Literal[
     depth = sum(f"res4.{i}.conv1.weight" in own for i in range(36))
     images = _names(image_weights(source, depth, title_of(model)))
     state = {key: _inflated(value, own[key], inflation) if key in own else value for key, value in images.items()}
-    keep = "fc.weight" in state and state["fc.weight"].shape == own["fc.weight"].shape
+    keep = {"fc.weight"} <= state.keys() & own.keys() and state["fc.weight"].shape == own["fc.weight"].shape
     if not keep:
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     fill(model, state, source)

@@ -12,6 +12,7 @@ from nlnet.checkpoints.files import BEST, FOREIGN, LAST, PREVIOUS, read_file
 from nlnet.checkpoints.infer import make
 from nlnet.checkpoints.mismatch import check_outline, filled
 from nlnet.errors import UserError, nearest
+from nlnet.trust.schema import BUILT_FROM_CLASSES
 from nlnet.trust.settings import ALLOW, plain_arguments
 from nlnet.trust.targets import accepts, find_target, is_within
 
@@ -21,6 +22,8 @@ WEIGHTS = ("ema", "trained")
 
 def from_pretrained(path: str | Path, *, allow_targets: Sequence[str] = (), weights: str | None = None) -> nn.Module:
     """The network saved in `path`, in evaluation mode: clip (B, 3, T, H, W) -> logits (B, classes).
+
+    That of a segmentation takes images (B, 3, H, W) in 0 to 1 and gives logits (B, classes, H, W).
 
     Args:
         path: a run's folder (its best checkpoint, else its last), a checkpoint of a run, or a file that
@@ -72,7 +75,8 @@ def saved(content: Mapping[str, Any], file: Path, allow_targets: Sequence[str] =
         return Saved(file, partial(make, arguments), state, missing, True)
     state = {key.removeprefix("net."): value for key, value in state.items() if str(key).startswith("net.")}
     function = _network_of_run(content, state, file, allow_targets)
-    return Saved(file, function, state, [], function.func is make)
+    ours = function.func is make or content["hyper_parameters"]["model"]["_target_"] in BUILT_FROM_CLASSES
+    return Saved(file, function, state, [], ours)
 
 
 def chosen_weights(content: dict[str, Any], which: str | None, where: str) -> dict[str, Any]:
@@ -134,6 +138,7 @@ def _network_of_run(
     if target == "nlnet.build_model":
         return partial(make, arguments | ({"num_classes": len(state["fc.weight"])} if "fc.weight" in state else {}))
     packages = [allow_targets] if isinstance(allow_targets, str) else list(allow_targets)
+    packages += ["nlnet"] if target in BUILT_FROM_CLASSES else []
     if not is_within(target, packages):
         raise UserError(
             f"{file}: its network ({target}) is not one of nlnet.build_model's; if you trust that package, allow it"

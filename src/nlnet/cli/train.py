@@ -78,12 +78,17 @@ def _mask_sweep() -> None:
 
 def _optimized(cfg: DictConfig) -> float | None:
     if cfg.demo:
+        from nlnet.config.demo import stand_in
         from nlnet.data.synthetic.make import built_in
         from nlnet.distributed import print_once
 
-        known = built_in(cfg.data.dataset)
+        known = built_in(stand_in(cfg))
         why = "DEMO: no shards are configured; " if known.stands_in else ""
-        print_once(f"{why}{cfg.model.name} trains on built-in synthetic {known.samples}, for a minute or two")
+        print_once(f"{why}{cfg.model.name} trains on built-in {known.samples}, for a minute or two")
+    if cfg.train and cfg.data.get("num_workers"):
+        from nlnet.data.batches.server import start_server
+
+        start_server()
     # Not before: Lightning takes seconds to import, and a mistake in the configuration is answered at once.
     from nlnet.distributed import print_once
     from nlnet.runs.train import train

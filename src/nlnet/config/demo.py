@@ -18,6 +18,11 @@ def has_shards(cfg: DictConfig) -> bool:
     return "shards" not in cfg.data or bool(cfg.data.shards)
 
 
+def stand_in(cfg: DictConfig) -> str:
+    """The built-in set that a demo takes: `data.stand_in`, or that of the data set's name."""
+    return str(cfg.data.get("stand_in") or cfg.data.dataset)
+
+
 def asks_for_demo(cfg: DictConfig, overrides: Sequence[str]) -> bool:
     """Whether the command line says `size=demo`, or what that is for the experiment."""
     return not {"size=demo", f"size={cfg.demo_size}"}.isdisjoint(overrides)
@@ -30,7 +35,7 @@ def runs_demo(cfg: DictConfig, overrides: Sequence[str], env: Mapping[str, str] 
     """
     if has_shards(cfg):
         return False
-    known = BUILT_IN.get(str(cfg.data.dataset))
+    known = BUILT_IN.get(stand_in(cfg))
     if asks_for_demo(cfg, overrides) or (known and not known.stands_in):
         return True
     reason = _why_not(cfg, os.environ if env is None else env)

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override, open_dic
 
 from nlnet.config.check import check
 from nlnet.config.compose import compose
-from nlnet.config.demo import runs_demo
+from nlnet.config.demo import runs_demo, stand_in
 from nlnet.config.words import read_words
 from nlnet.data.synthetic.make import folder_of
 from nlnet.errors import UserError
@@ -41,7 +41,7 @@ def resolve(cfg: DictConfig, overrides: Sequence[str], config_name: str = "train
         cfg = _demo_sized(cfg, overrides, config_name)
     values["demo"] = demo
     if demo:
-        values["data.shards"] = str(folder_of(Path(cfg.paths.data_dir), cfg.data.dataset))
+        values["data.shards"] = str(folder_of(Path(cfg.paths.data_dir), stand_in(cfg)))
     cfg = changed(cfg, values | _monitor(cfg))
     check(cfg)
     return cfg

@@ -2,6 +2,7 @@
 
 from nlnet.layers.asymmetric import AFNB, APNB
 from nlnet.layers.criss_cross import CrissCrossAttention
+from nlnet.layers.disentangled import DisentangledNonLocalBlock
 from nlnet.layers.frozen_affine import FrozenAffine
 from nlnet.layers.global_context import GlobalContextBlock
 from nlnet.layers.nonlocal_block import NonLocalBlock
@@ -13,6 +14,7 @@ __all__ = [
     "BLOCK_PRESETS",
     "BlockPreset",
     "CrissCrossAttention",
+    "DisentangledNonLocalBlock",
     "FrozenAffine",
     "GlobalContextBlock",
     "NonLocalBlock",

@@ -109,8 +109,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def multiply_adds(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """The multiply-adds of `model` in eval mode for one float input of this shape, without computing anything.
+def multiply_adds(model: nn.Module, *input_shapes: tuple[int, ...]) -> int:
+    """The multiply-adds of `model` in eval mode for a float input of each of these shapes, without computing anything.
 
     Convolutions, products and attention count; norms, activations and pooling do not.
     """
@@ -119,7 +119,7 @@ def multiply_adds(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     # On the meta device attention is plain products, which the counter knows; fused CPU attention it would miss.
     state = {name: t.to("meta") for name, t in chain(model.named_parameters(), model.named_buffers())}
     with evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(model, state, (torch.empty(input_shape, device="meta"),))
+        functional_call(model, state, tuple(torch.empty(shape, device="meta") for shape in input_shapes))
     return counter.get_total_flops() // 2
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlnet.models.placement import Position
+from nlnet.ops.precision import upcast
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class ResNet3d(nn.Module):
         frames, *sides = features_BCTHW.shape[2:]
         if sides[0] < window[0] or sides[1] < window[1]:
             raise ValueError(f"{self.title}: a window of {window} does not fit into a feature map of {tuple(sides)}")
-        pooled_BC1HW = F.avg_pool3d(features_BCTHW, (frames, *window), stride=1)
+        pooled_BC1HW = F.avg_pool3d(upcast(features_BCTHW), (frames, *window), stride=1)  # bfloat16 has none on a CPU
         return self._logits(pooled_BC1HW.flatten(2).transpose(1, 2))
 
     def _logits(self, pooled: Tensor) -> Tensor:

@@ -32,16 +32,17 @@ class ModelSummary:
         return f"{self.title}, {blocks}: {cost_line(self.parameters, self.gmacs, self.clip_shape)}"
 
 
-def describe(model: nn.Module, clip_shape: tuple[int, ...]) -> ModelSummary:
+def describe(model: nn.Module, clip_shape: tuple[int, ...], *further: tuple[int, ...]) -> ModelSummary:
     """Parameters, multiply-adds and non-local blocks of `model` for one clip (3, T, H, W), without computing anything.
 
+    A network that takes more than the clip is given `further` inputs of these shapes.
     Raises UserError if the network cannot take such a clip.
     """
     title = title_of(model)
     shape = tuple(clip_shape)
     blocks = {name: m for name, m in model.named_modules() if isinstance(m, NonLocalBlock)}
     try:
-        macs = multiply_adds(model, (1, *shape))
+        macs = multiply_adds(model, *((1, *of_input) for of_input in (shape, *further)))
     except (RuntimeError, ValueError) as error:
         size = "x".join(map(str, shape))
         raise UserError(f"{title} cannot take clips of {size} (channels, frames, height, width): {error}") from error

@@ -15,6 +15,7 @@ from nlnet.ops.pairwise import (
     register_pairwise,
 )
 from nlnet.ops.pairwise.algorithms import MAP_LIMIT, choose_algorithm, is_recorded
+from nlnet.ops.windowed import windowed
 
 __all__ = [
     "MAP_LIMIT",
@@ -34,4 +35,5 @@ __all__ = [
     "nonlocal_means",
     "pyramid_pool",
     "register_pairwise",
+    "windowed",
 ]

@@ -39,11 +39,20 @@ def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
 def stored(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """The same by storing the map, in float32 or more."""
     query, key, value, dtype = upcast(query), upcast(key), upcast(value), value.dtype
-    return torch.bmm(softmax(torch.bmm(query * scale, key.transpose(1, 2))), value).to(dtype)
+    return torch.bmm(softmax(scores(query, key, scale)), value).to(dtype)
+
+
+def scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """scale query_i . key_j (B, N, M); the keys are scaled, which are fewer."""
+    return torch.bmm(query, _scaled(key, scale).transpose(1, 2))
+
+
+def _scaled(key: Tensor, scale: float) -> Tensor:
+    return key if scale == 1 else key * scale
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """softmax_j of scores (B, N, M)."""
+    """softmax_j of (B, N, M)."""
     if in_forward_mode():
         # PyTorch's own tangent of a softmax overwrites what the backward pass of that tangent needs.
         weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()
@@ -101,7 +110,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float, keep: in
     """y, and up to `keep` numbers of the map."""
     (b, n, _), m = query.shape, key.shape[1]
     # the scale goes to the keys, which are fewer; in float32 or more it does not matter to which side
-    key, value, result = upcast(key) * scale, upcast(value), query.new_empty(b, n, value.shape[2])
+    key, value, result = _scaled(upcast(key), scale), upcast(value), query.new_empty(b, n, value.shape[2])
     kept = key.new_empty(min(keep, b * n * m))
     memory = _buffer(key, b, n, m) if len(kept) < b * n * m else kept
     for clips, rows, slot in _tiles(b, n, m, keep):
@@ -124,9 +133,9 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """With P the map and dP = grad value^T: dS = P (dP - sum_j P dP), then three products."""
     (b, n, _), m, dtype = query.shape, key.shape[1], query.dtype
-    key, value = upcast(key) * scale, upcast(value)
+    key, value = _scaled(upcast(key), scale), upcast(value)
     grad_query = query.new_empty(query.shape)
-    grad_key, grad_value = key.new_zeros(key.shape), value.new_zeros(value.shape)
+    grad_key, grad_value = key.new_empty(key.shape), value.new_empty(value.shape)
     memory = _buffer(key, b, n, m) if len(kept) < b * n * m else kept
     memory_2 = _buffer(key, b, n, m)
     for clips, rows, slot in _tiles(b, n, m, len(kept)):
@@ -135,12 +144,13 @@ def _gradients(
             weights = _weights(some, key[clips], memory)
         else:
             weights = kept[slot].view(some.shape[0], some.shape[1], m)
-        grad_value[clips].baddbmm_(weights.mT, some_grad)
+        before = 0 if rows.start == 0 else 1  # what the tiles before have added up, from the second of a clip on
+        grad_value[clips].baddbmm_(weights.mT, some_grad, beta=before)
         change = _product(some_grad, value[clips].mT, memory_2)
         torch.ops.aten._softmax_backward_data.out(change, weights, -1, change.dtype, grad_input=change)
         _into(grad_query[clips, rows], change, key[clips])
-        grad_key[clips].baddbmm_(change.mT, some)
-    return grad_query, grad_key.mul_(scale).to(dtype), grad_value.to(dtype)
+        grad_key[clips].baddbmm_(change.mT, some, beta=before)
+    return grad_query, (grad_key if scale == 1 else grad_key.mul_(scale)).to(dtype), grad_value.to(dtype)
 
 
 @_gradients.register_fake

@@ -63,6 +63,19 @@ def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0, final: 
     return _schedule(optimizer, start, factor)
 
 
+def poly(
+    optimizer: Optimizer, total_steps: int, *, power: float = 0.9, warmup: float = 0, final: float = 0.0
+) -> LambdaLR:
+    """final + (1 - final) (1 - (s - w) / (S - w))^power, from the end of the warm-up to the end."""
+    start = _steps(warmup, total_steps)
+
+    def factor(s: int) -> float:
+        left = max(0.0, 1 - (s - start) / max(1, total_steps - start))
+        return final + (1 - final) * left**power
+
+    return _schedule(optimizer, start, factor)
+
+
 def constant(optimizer: Optimizer, total_steps: int, *, warmup: float = 0) -> LambdaLR:
     """1 after the warm-up."""
     return _schedule(optimizer, _steps(warmup, total_steps), lambda _: 1.0)

@@ -16,7 +16,13 @@ from nlnet.trust.settings import ALLOW
 from nlnet.trust.targets import is_within
 
 _VIDEOS, _IMAGES = "nlnet.prediction.videos.predict_videos", "nlnet.prediction.images.predict_images"
-_OURS = {"nlnet.tasks.classification.ClassificationTask": _VIDEOS, "nlnet.tasks.detection.DetectionTask": _IMAGES}
+_OURS = {
+    "nlnet.tasks.classification.ClassificationTask": _VIDEOS,
+    "nlnet.tasks.detection.DetectionTask": _IMAGES,
+    "nlnet.tasks.segmentation.task.SegmentationTask": "nlnet.prediction.segmentation.predict_masks",
+    "nlnet.tasks.regions.RegionTask": "nlnet.prediction.regions.predict.predict_regions",
+    "nlnet.tasks.restoration.RestorationTask": "nlnet.prediction.restoration.predict_restored",
+}
 """The predictors of our own tasks, told without importing them: they take Lightning along, which takes seconds."""
 
 

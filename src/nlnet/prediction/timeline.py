@@ -79,7 +79,7 @@ class Recognizer:
         for part in self._parts(starts, info):
             frames_CT = np.stack([frame_indices(self.geometry, count, start) for start in part])
             for start, scores in zip(part, self._scores(video, sampled.stored(frames_CT)), strict=True):
-                moments.append(Moment(*_span(sampled, start, start + span), scores))
+                moments.append(Moment(*clip_span(sampled, start, start + span), scores))
         combined = combine(np.stack([moment.scores for moment in moments]), self.kind)
         return Timeline(info, moments, combined if self.kind == "multilabel" else combined / len(moments))
 
@@ -117,7 +117,7 @@ def _with_rest(starts: list[int], frames: int, span: int) -> list[int]:
     return starts if starts[-1] == last or starts[-1] + span >= frames else [*starts, last]
 
 
-def _span(video: Resampled, first: int, behind: int) -> tuple[float, float]:
+def clip_span(video: Resampled, first: int, behind: int) -> tuple[float, float]:
     """The seconds from frame `first` to frame `behind`, or to the end of the video."""
     times = video.times
     end = video.source.end if behind >= times.frames else float(times.seconds(behind))

@@ -48,7 +48,7 @@ def predict_videos(cfg: DictConfig, file: Path, content: Mapping[str, Any], devi
         if not all(np.isfinite(moment.scores).all() for moment in timeline.moments):
             raise not_finite(cfg, video.name)
         record = _record(video, timeline, names, cfg.top)
-        for line in _table(record):
+        for line in table(record):
             say(line)
         return record
 
@@ -130,7 +130,7 @@ def _record(video: Input, timeline: Timeline, names: Sequence[str], count: int) 
     return {"name": video.name, **info, "top": top_classes(timeline.scores, names, count), "clips": clips}
 
 
-def _table(record: dict[str, Any]) -> list[str]:
+def table(record: dict[str, Any]) -> list[str]:
     """A line a clip: its seconds, and the classes with their scores."""
     rows = [(f"{clip['start']:.1f} - {clip['end']:.1f} s", clip["top"]) for clip in record["clips"]]
     rows.append(("all", record["top"]))

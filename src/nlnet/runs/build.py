@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from nlnet.checkpoints.mismatch import OF_RUN, check_outline
+from nlnet.config.demo import stand_in
 from nlnet.config.instantiate import instantiate
 from nlnet.config.resolve import changed, without
 from nlnet.data.synthetic.make import ensure
@@ -33,8 +34,8 @@ def plain_settings(cfg: DictConfig) -> dict[str, Any]:
 def make_data(cfg: DictConfig) -> Any:
     """The data module; a demo's clips or images are made first where they are not there yet."""
     if cfg.demo and not Path(cfg.data.shards).is_dir():
-        ensure(Path(cfg.paths.data_dir), cfg.data.dataset, print_once)
-    return instantiate(without(cfg.data, "shards_variable"), cfg.extras.allow_targets)
+        ensure(Path(cfg.paths.data_dir), stand_in(cfg), print_once)
+    return instantiate(without(without(cfg.data, "shards_variable"), "stand_in"), cfg.extras.allow_targets)
 
 
 def task_class(cfg: DictConfig) -> type[Task]:
@@ -95,6 +96,8 @@ def make_trainer(
     first = [callback for callback in configured if isinstance(callback, PreciseBatchNorm)]
     others = [callback for callback in configured if not isinstance(callback, PreciseBatchNorm)]
     options: dict[str, Any] = {"callbacks": [*first, *callbacks, *others, *last], "logger": loggers or False}
+    if cfg.trainer.get("default_root_dir") is None:  # of an evaluation, whose file says nothing of places
+        options["default_root_dir"] = cfg.paths.run_dir
     if (cfg.get("callbacks") or {}).get("progress", "") is None:  # nor Lightning's own bar, then
         options["enable_progress_bar"] = False
     trainer = instantiate(cfg.trainer, allow, **options)

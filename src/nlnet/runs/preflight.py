@@ -53,10 +53,11 @@ def _check_callback(name: str, callback: pl.Callback, run: Run) -> None:
         )
     if isinstance(callback, AttentionFigures):
         if run.task.samples == "images":
-            raise UserError(f"{name}: it draws clips, and this task is of images; set callbacks=detection")
+            raise UserError(f"{name}: it draws clips, and this task is of images; set callbacks=default")
         find_blocks(run.task.net)
-    if isinstance(callback, ImageGrid) and run.task.samples != "images":
-        raise UserError(f"{name}: it draws detections, and this task is of {run.task.samples}; set callbacks=default")
+    if isinstance(callback, ImageGrid) and run.task.kind != "detection":
+        what = f"{run.task.samples} ({run.task.kind})"
+        raise UserError(f"{name}: it draws detections, and this task is of {what}; set callbacks=default")
     if isinstance(callback, ModelCheckpoint | EarlyStopping) and isinstance(callback.monitor, str):
         _check_metric(f"{name}.monitor", callback.monitor, run)
 

@@ -110,7 +110,7 @@ class ClassificationTask(Task):
     def model_summary(self, data: Any) -> tuple[list[str], dict[str, float]]:
         if not isinstance(data, ClipDataModule):
             return super().model_summary(data)
-        summary = describe(self.net, data.clip_shape)
+        summary = describe(self.net, data.clip_shape, *data.further_shapes)
         lines = [str(summary)]
         if short := data.short_videos():
             lines.append(
@@ -136,14 +136,18 @@ class ClassificationTask(Task):
             source.close()
         return evaluation.predictions
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, *further: Tensor) -> Tensor:
         weight = next(self.net.parameters(), None)  # of another type with a precision such as 64-true
-        return self.net(inputs if weight is None else inputs.to(weight.dtype))
+        return self.net(inputs if weight is None else inputs.to(weight.dtype), *further)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """(B, K) of a batch: where a network takes more of it than the clips, a subclass says so."""
+        return self(batch["inputs"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         weights = batch["weights"]
         total = sum_over_ranks(weights.sum())
-        logits, targets = self(batch["inputs"]), batch["targets"]
+        logits, targets = self.logits(batch), batch["targets"]
         losses = self._losses(logits, targets)
         # DDP averages gradients over the ranks; times the number of ranks it is the sum over the global batch.
         loss = (weights * losses).sum() * world_size() / total.clamp(min=1)
@@ -196,7 +200,7 @@ class ClassificationTask(Task):
     def _score(self, batch: Batch) -> None:
         self.note_failures(batch)
         real = batch["weights"] > 0
-        logits = self(batch["inputs"])[real].float()
+        logits = self.logits(batch)[real].float()
         targets = batch["targets"][real]
         self.eval_loss.update(self._losses(logits, targets))
         scores = logits.sigmoid() if self.kind == "multilabel" else logits.softmax(1)

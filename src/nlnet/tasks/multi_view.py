@@ -13,6 +13,7 @@ from nlnet.errors import UserError
 from nlnet.evaluation.predictions import Predictions
 from nlnet.evaluation.video_metrics import VideoMetrics
 from nlnet.evaluation.views import Views, view_scores
+from nlnet.models import optimize_for_inference
 from nlnet.tasks.missing import check_missing, describe_missing, first_errors
 
 Scored = tuple[int, np.ndarray, np.ndarray]
@@ -51,12 +52,17 @@ class ViewEvaluation(pl.LightningModule):
         super().__init__()
         self.task, self.views, self.window, self.keys, self.protocol = task, views, window, keys, protocol
         self.predictions: Predictions | None = None
+        self._net: list[nn.Module] = []  # not a part of this module, whose parts are moved and counted
         self._scored: list[Scored] = []
         self._failed: list[tuple[str, str]] = []
         self._errors: dict[str, str] = {}
 
     def on_validation_epoch_start(self) -> None:
         self._scored, self._failed, self._errors = [], [], {}
+        self._net = [self.task.net]
+        if self.device.type == "cpu" and str(self.trainer.precision) == "32-true":
+            self._net = [optimize_for_inference(self.task.net)]
+            print_once("on a CPU: norms and ReLUs are part of the convolutions, which changes rounding alone")
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._failed += batch["failures"]
@@ -64,7 +70,7 @@ class ViewEvaluation(pl.LightningModule):
         real = batch["weights"] > 0
         indices, targets = batch["indices"][real].tolist(), batch["targets"][real].cpu().numpy()
         for index, target, video, clips in zip(indices, targets, batch["videos"], batch["frame_indices"], strict=True):
-            scores = view_scores(self.task.net, video, clips, self.views, self.task.kind, self.window)
+            scores = view_scores(self._net[0], video, clips, self.views, self.task.kind, self.window)
             self._scored.append((index, scores.cpu().numpy(), target))
 
     def on_validation_epoch_end(self) -> None:

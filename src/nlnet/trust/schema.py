@@ -8,7 +8,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-NETWORKS = ("nlnet.build_model", "nlnet.models.detection.build.build_detector")
+BUILT_FROM_CLASSES = (
+    "nlnet.models.graphs.build.build_region_graph",
+    "nlnet.models.restoration.build.build_denoiser",
+    "nlnet.models.segmentation.build.build_segmenter",
+)
+"""Those, beside `build_model`, that a run's settings, and its number of classes where there are any, are enough for."""
+NETWORKS = ("nlnet.build_model", "nlnet.models.detection.build.build_detector", *BUILT_FROM_CLASSES)
 
 _OPTIMIZERS = "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS Muon NAdam RAdam RMSprop Rprop SGD"
 _CALLBACKS = (
@@ -19,14 +25,23 @@ _CALLBACKS = (
 
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "model": NETWORKS,
-    "task": ("nlnet.tasks.classification.ClassificationTask", "nlnet.tasks.detection.DetectionTask"),
+    "task": (
+        "nlnet.tasks.classification.ClassificationTask",
+        "nlnet.tasks.detection.DetectionTask",
+        "nlnet.tasks.segmentation.task.SegmentationTask",
+        "nlnet.tasks.regions.RegionTask",
+        "nlnet.tasks.restoration.RestorationTask",
+    ),
     "data": (
         "nlnet.data.modules.clips.ClipDataModule",
         "nlnet.data.modules.detection.DetectionDataModule",
+        "nlnet.data.segmentation.module.SegmentationDataModule",
+        "nlnet.data.regions.module.RegionDataModule",
+        "nlnet.data.restoration.module.RestorationDataModule",
     ),
     "optim.optimizer": tuple(f"torch.optim.{name}" for name in _OPTIMIZERS.split()),
     "optim.schedule": (
-        *(f"nlnet.optim.schedules.{name}" for name in ("constant", "cosine", "step", "step_epochs")),
+        *(f"nlnet.optim.schedules.{name}" for name in ("constant", "cosine", "poly", "step", "step_epochs")),
         "nlnet.compat.bolts.bolts_warmup_cosine",
     ),
     "trainer": ("pytorch_lightning.Trainer",),
@@ -116,7 +131,20 @@ _CLIPS = {
     "scale": several(SIDE, 2),
     "flip": YES_NO,
     "color_jitter": number(0, 1),
+    "clips_per_video": COUNT,
     "decoder": WORD,
+}
+_REGIONS = {
+    "stand_in": either(NOTHING, NAME),
+    "regions": either(NOTHING, PLACE),
+    "region_frames": whole(1, 1024),
+    "regions_per_frame": whole(1, 1000),
+}
+_CLASSIFICATION = {
+    "kind": WORD,
+    "monitor": WORD,
+    "loss": OWN,  # classes in it are the user's own
+    "metrics": OWN,
 }
 _DETECTION = {
     "masks": YES_NO,
@@ -131,17 +159,50 @@ _DETECTION = {
     "skip_empty": YES_NO,
     "sigmas": either(NOTHING, several(number(1e-6, 100), 1000)),
 }
+_SEGMENTATION = {
+    "scale": several(SIDE, 2),
+    "ratio": several(number(0.01, 100), 2),
+    "crop": several(SIDE, 2),
+    "most_of_one": number(0, 1),
+    "flip": YES_NO,
+    "color": YES_NO,
+}
+_SIGMA = number(0, 255)
+_RESTORATION = {
+    "channels": whole(1, 3),
+    "sigma": either(_SIGMA, several(_SIGMA, 2)),
+    "eval_sigma": either(NOTHING, _SIGMA),
+    "patch_size": SIDE,
+    "patches_per_image": COUNT,
+    "flip": YES_NO,
+    "image_formats": several(WORD, 20),
+}
 
 CLASS_FIELDS: Mapping[str, Mapping[str, Field]] = {
     "nlnet.data.modules.clips.ClipDataModule": _SHARDS | _CLIPS,
     "nlnet.data.modules.detection.DetectionDataModule": _SHARDS | _DETECTION,
-    "nlnet.tasks.classification.ClassificationTask": {
+    "nlnet.data.regions.module.RegionDataModule": _SHARDS | _CLIPS | _REGIONS,
+    "nlnet.data.restoration.module.RestorationDataModule": _SHARDS | _RESTORATION,
+    "nlnet.data.segmentation.module.SegmentationDataModule": _SHARDS | _SEGMENTATION,
+    "nlnet.tasks.classification.ClassificationTask": _CLASSIFICATION,
+    "nlnet.tasks.regions.RegionTask": _CLASSIFICATION,
+    "nlnet.tasks.detection.DetectionTask": {"kind": WORD, "monitor": WORD},
+    "nlnet.tasks.segmentation.task.SegmentationTask": {
         "kind": WORD,
         "monitor": WORD,
-        "loss": OWN,  # classes in it are the user's own
-        "metrics": OWN,
+        "auxiliary_weight": number(0, 1000),
+        "window": either(NOTHING, several(SIDE, 2)),
+        "stride": either(NOTHING, several(SIDE, 2)),
+        "scales": several(number(0.01, 100), 100),
+        "flip": YES_NO,
     },
-    "nlnet.tasks.detection.DetectionTask": {"kind": WORD, "monitor": WORD},
+    "nlnet.tasks.restoration.RestorationTask": {
+        "kind": WORD,
+        "monitor": WORD,
+        "tile": either(NOTHING, whole(16, 65536)),
+        "overlap": either(NOTHING, whole(0, 65536)),
+        "baselines": either(NO_ITEM, several(WORD, 20)),
+    },
     "pytorch_lightning.Trainer": {
         "accelerator": WORD,
         "precision": either(WORD, whole(16, 64)),

@@ -125,6 +125,7 @@ _SCHEDULE = {
     "milestones": some(LENGTH),
     "gamma": RATE,
     "final": RATE,
+    "power": number(0, 100),
     "epochs": optional(whole(-1, 10**9)),
     "warmup_steps": LENGTH,
     "warmup_start_lr": RATE,
@@ -158,6 +159,11 @@ _NETWORK = {
     "nonlocal_options.subsample_order": optional(WORD),
     "nonlocal_options.zero_init": optional(one_of("norm", "out", "none")),
 }
+_REGION_GRAPH = {
+    "graph": one_of("joint", "similarity", "spacetime", "none"),
+    "graph_width": whole(1, 65536),
+    "graph_layers": whole(1, 100),
+}
 _DETECTOR = {
     "name": WORD,
     "nonlocal_blocks": PLACEMENT,
@@ -167,10 +173,13 @@ _DETECTOR = {
     "trainable_stages": whole(0, 5),
     "frozen_eps": number(0, 1),
 }
+_SEGMENTER = {"name": WORD, "backbone": WORD, "channels": whole(8, 65536), "block_options": OWN}
 
 OF_CLASS: Mapping[str, Mapping[str, Field]] = {
     "nlnet.build_model": _NETWORK,
     "nlnet.models.detection.build.build_detector": _DETECTOR,
+    "nlnet.models.segmentation.build.build_segmenter": _SEGMENTER,
+    "nlnet.models.graphs.build.build_region_graph": _NETWORK | _REGION_GRAPH,
     "pytorch_lightning.callbacks.ModelCheckpoint": _KEPT,
     "pytorch_lightning.callbacks.LearningRateMonitor": {"logging_interval": optional(one_of("step", "epoch"))},
     "nlnet.runs.callbacks.progress_bar.ProgressBar": {"refresh_rate": whole(0, 10**6), "leave": YES_NO},
@@ -189,7 +198,7 @@ OF_CLASS: Mapping[str, Mapping[str, Field]] = {
         "update_starting_at_step": optional(whole(0, 10**12)),
         "use_buffers": YES_NO,
     },
-    **{f"nlnet.optim.schedules.{name}": _SCHEDULE for name in ("constant", "cosine", "step", "step_epochs")},
+    **{f"nlnet.optim.schedules.{name}": _SCHEDULE for name in ("constant", "cosine", "poly", "step", "step_epochs")},
     "nlnet.compat.bolts.bolts_warmup_cosine": _SCHEDULE,
 }
 """One of our classes and functions -> its arguments that are known here."""

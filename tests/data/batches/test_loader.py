@@ -144,8 +144,11 @@ def test_the_device_half_equals_a_clip_by_clip_reference():
             scaled = torch.nn.functional.interpolate(
                 image, size=24, mode="bilinear", align_corners=False, antialias=True
             )[0]
-            expected = ((scaled.flip(-1) if flip else scaled) - 114.75) / 57.375
-            torch.testing.assert_close(ours[:, t].double(), expected, atol=1e-3, rtol=0)
+            expected = scaled.flip(-1) if flip else scaled
+            pixels = ours[:, t].double() * 57.375 + 114.75
+            torch.testing.assert_close(pixels, pixels.round(), atol=1e-3, rtol=0)  # whole numbers, on a CPU
+            assert (pixels - expected).abs().max() <= 1.01
+            assert 10 * torch.log10(255**2 / (pixels - expected).square().mean()) > 55
 
 
 def test_a_batch_shows_the_frames_of_its_samples(charades_shards):

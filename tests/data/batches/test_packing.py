@@ -113,12 +113,47 @@ if __name__ == "__main__":
 
 @pytest.mark.full
 def test_so_many_files_are_enough(tmp_path):
-    script = tmp_path / "few.py"
-    script.write_text(_SCRIPT)
+    run_script(tmp_path, _SCRIPT)
+
+
+def run_script(tmp_path, content):
+    script = tmp_path / "script.py"
+    script.write_text(content)
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     words = [sys.executable, str(script), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
+
+
+_EARLY = """
+import os, resource, sys
+from nlnet.data.batches.server import start_server
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (70, 4096))
+    start_server()
+    os.environ["NLNET_TOLD_LATER"] = "yes"
+    assert "torch" not in sys.modules  # which the server imports at the same time
+from test_packing import *
+if __name__ == "__main__":
+    loader = BatchLoader(Surroundings(write_numbers(Path(sys.argv[1])), sys.argv[1], RankSlice(4)), 1)
+    found = next(iter(loader))
+    assert found["limits"] == list(resource.getrlimit(resource.RLIMIT_NOFILE)) and found["limits"][0] > 70, found
+    assert found["told"] == "yes"
+    loader.close()
+"""
+
+
+class Surroundings(Numbers):
+    """Every batch says what its process may open, and a variable."""
+
+    def __getitem__(self, position):
+        limits = list(resource.getrlimit(resource.RLIMIT_NOFILE))
+        return super().__getitem__(position) | {"limits": limits, "told": os.environ.get("NLNET_TOLD_LATER")}
+
+
+@pytest.mark.full
+def test_workers_of_a_server_that_was_started_early_have_the_limits_and_variables_of_now(tmp_path):
+    run_script(tmp_path, _EARLY)
 
 
 def test_numbers_are_the_same_with_and_without_workers(tmp_path):

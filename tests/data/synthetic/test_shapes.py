@@ -81,7 +81,7 @@ def test_made_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(synthetic_shapes, "SPLITS", {"train": 17, "val": 3})
     said: list[str] = []
     made = make.ensure(tmp_path, "coco", said.append)
-    assert said == [f"making the built-in images in {made}, once: about 10 s"]
+    assert said == [f"making the built-in synthetic images in {made}, once: about 10 s"]
     assert make.ensure(tmp_path, "coco", said.append) == made
     assert len(said) == 1
     assert {path.name for path in made.iterdir()} == {

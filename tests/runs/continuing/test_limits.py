@@ -37,7 +37,6 @@ LIMITS = {
 }
 QUICK = [
     ("3 of 4", "batch_start", 3),
-    ("steps within an epoch", "validation", 4),  # the one behind the last step
 ]
 FULL = [
     pytest.param(limit, moment, count, marks=pytest.mark.full)

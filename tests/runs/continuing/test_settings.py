@@ -146,11 +146,11 @@ def test_which_keys_a_command_line_has_set():
 EMA = ["callbacks=ema", "callbacks.ema.decay=0.5"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("moment", "count"),
-    [("batch_start", 3), pytest.param("validation", 2, marks=pytest.mark.full),
-     pytest.param("batch_start", 2, marks=pytest.mark.full), pytest.param("batch_start", 1, marks=pytest.mark.full)],
-)  # fmt: skip
+    [("batch_start", 3), ("validation", 2), ("batch_start", 2), ("batch_start", 1)],
+)
 def test_averaged_weights_go_on_exactly_and_are_what_is_tested(base, tmp_path, moment, count):
     words = [*base, *EMA, "trainer.max_epochs=2", "test=true", "trainer.limit_train_batches=3"]
     figures, _ = train(load([*words, f"paths.run_dir={tmp_path / 'a'}"]))

@@ -27,7 +27,7 @@ def _export() -> None:
     net = from_pretrained(arguments.path, weights=arguments.weights)
     difference = export(net, arguments.out, arguments.format)
     size = arguments.out.stat().st_size / 2**20
-    say(f"written: {arguments.out} ({size:.1f} MiB), logits within {difference:.1e} of the network's")
+    say(f"written: {arguments.out} ({size:.1f} MiB), results within {difference:.1e} of the network's")
 
 
 if __name__ == "__main__":

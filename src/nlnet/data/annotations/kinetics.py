@@ -1,7 +1,7 @@
 """The annotations of Kinetics: CSV files with a row for each segment of a video, which shows one class."""
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 from nlnet.data.annotations.records import Annotations, Record
@@ -17,8 +17,9 @@ _Row = tuple[str, dict[str, str]]
 def read_kinetics(source: Path | Sequence[Path]) -> Annotations:
     """Kinetics: CSV files, or folders of them, with columns label, youtube_id, time_start, time_end, split.
 
-    Classes are the sorted labels, or the lines of a `classes.txt` beside the first of the files. Rows of the split test
-    may lack the label, and the whole file its column, as in the published ones; they are left out.
+    Classes are the sorted labels, or the lines of a `classes.txt` beside the first of the files. A row with both times
+    empty is about the whole video. Rows of the split test may lack the label, and the whole file its column, as in the
+    published ones; they are left out.
     Raises UserError that names file, line and value.
     """
     sources = [source] if isinstance(source, Path) else list(source)
@@ -62,7 +63,9 @@ def _segment(row: dict[str, str], index: dict[str, int], where: str) -> Record:
     if split not in _SPLITS:
         raise UserError(f"{where}: split {split!r}, expected train, validate or test")
     times = row["time_start"], row["time_end"]
-    problem = f"{where}: segment {times[0]!r} to {times[1]!r}, expected seconds, 0 <= start < end"
+    if times == ("", ""):
+        return Record(video, _SPLITS[split], ((index[label], 0.0, inf),), stems=(video,), folder=label)
+    problem = f"{where}: segment {times[0]!r} to {times[1]!r}, expected seconds, 0 <= start < end, or both empty"
     start, end = parse_interval(*times, problem)
     if start == end:
         raise UserError(f"{where}: the segment from {start:g} s to {end:g} s is empty")

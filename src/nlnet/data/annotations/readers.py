@@ -13,12 +13,18 @@ from nlnet.data.annotations.coco_check import check_content, describe
 from nlnet.data.annotations.coco_plausible import plausibility
 from nlnet.data.annotations.kinetics import read_kinetics
 from nlnet.data.annotations.records import TASKS, Annotations
+from nlnet.data.annotations.something import read_something
 from nlnet.errors import UserError, nearest
 
 Reader = Callable[[Any], Annotations]
 """Of a file or folder; those in `OF_SEVERAL` also of several."""
 
-READERS: dict[str, Reader] = {"charades": read_charades, "kinetics": read_kinetics, "coco": read_coco}
+READERS: dict[str, Reader] = {
+    "charades": read_charades,
+    "kinetics": read_kinetics,
+    "something": read_something,
+    "coco": read_coco,
+}
 
 
 OF_SEVERAL = ("charades", "kinetics")

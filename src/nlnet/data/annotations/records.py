@@ -8,7 +8,7 @@ from nlnet.data.annotations.coco_plausible import Plausibility
 TASKS = ("multilabel", "multiclass", "detection")
 
 Labels = tuple[tuple[int, float, float], ...]
-"""(class index, start s, end s) of each label."""
+"""(class index, start s, end s) of each label; an end of inf is that of the video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,9 @@ class Record:
     """One row: a video or image, its split, its labels, the segment of the video (start s, end s) it is about, if any.
 
     `stems` are the file names it may have, without suffix, the most telling first: only the last of several can be a
-    file that still has to be cut. `folder` is the class folder that may hold the file. `notes` is JSON that goes into
-    the sample as it is: for images, COCO's records `{"image": ..., "annotations": [...]}`. The `video` of an image is
-    its `file_name`, which decides alone.
+    file that still has to be cut. With a slash they are paths below the folder of the videos. `folder` is the class
+    folder that may hold the file. `notes` is JSON that goes into the sample as it is: for images, COCO's records
+    `{"image": ..., "annotations": [...]}`. The `video` of an image is its `file_name`, which decides alone.
     """
 
     video: str

@@ -75,6 +75,8 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
         window: shards that are shuffled together.
         train: shuffled full batches; else all samples in order, the last batch padded.
         settings: how shards are read.
+        repeats: how many slots of a training batch a sample fills, one beside the other: it is read once for all.
+            An epoch has each sample so many times.
     """
 
     suffixes: Collection[str]  # of the members that `decode` is given
@@ -89,7 +91,9 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
         window: int,
         train: bool,
         settings: ReadSettings,
+        repeats: int = 1,
     ) -> None:
+        self.repeats = repeats if train else 1
         self.manifest, self.root, self.rank_slice, self.seed = manifest, root, rank_slice, seed
         self.window, self.train, self.settings = window, train, settings
         self._shards: Shards | None = None
@@ -99,6 +103,10 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
     @abstractmethod
     def decode(self, sample: SampleT, members: dict[str, bytes], epoch: int) -> ItemT:
         """The item of one sample. Raises SampleError; anything else is a programming error and stops the run."""
+
+    def decode_all(self, sample: SampleT, members: dict[str, bytes], epoch: int) -> list[ItemT]:
+        """The items of the `repeats` slots of one sample. Raises as `decode` does."""
+        return [self.decode(sample, members, epoch)]
 
     @abstractmethod
     def collate(self, indices: np.ndarray, items: Sequence[ItemT | None]) -> Batch:
@@ -122,7 +130,7 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
     def __len__(self) -> int:
         """Batches an epoch, or parts of such: full ones in training, all samples in evaluation."""
         count, size = len(self.manifest.samples), self.rank_slice.batch_size
-        return count // size * self.rank_slice.accumulate if self.train else -(-count // size)
+        return count * self.repeats // size * self.rank_slice.accumulate if self.train else -(-count // size)
 
     def __getitem__(self, position: Position) -> Batch:
         epoch, t = position
@@ -133,9 +141,11 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
         reader.ahead(self._upcoming(epoch, t))
         outcomes = iter(reader.take(position))
         slots = [
-            self._slot(int(index), next(outcomes), epoch) if keep else None
+            slot
             for index, keep in zip(indices, real, strict=True)
+            for slot in (self._slots(int(index), next(outcomes), epoch) if keep else [None])
         ]
+        indices, real = indices.repeat(self.repeats), real.repeat(self.repeats)
         failed = [(slot, int(i)) for slot, i in zip(slots, indices, strict=True) if isinstance(slot, SampleError)]
         items = [None if isinstance(slot, SampleError) else slot for slot in slots]
         count, retries = reader.source.traffic.take()
@@ -176,19 +186,19 @@ class ShardBatches(Dataset[Batch], ABC, Generic[SampleT, ItemT]):
             return eval_batch(len(self.manifest.samples), t, part.batch_size, part.rank, part.world_size)
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, self.order(epoch))
-        indices = train_batch(self._order[1], t, part.part, part.rank, part.world_size)
+        indices = train_batch(self._order[1], t, part.part // self.repeats, part.rank, part.world_size)
         return indices, np.ones(len(indices), dtype=bool)
 
-    def _slot(self, index: int, outcome: Outcome, epoch: int) -> ItemT | SampleError:
-        if isinstance(outcome, SampleError):
-            return outcome
+    def _slots(self, index: int, outcome: Outcome, epoch: int) -> Sequence[ItemT | SampleError]:
         sample = self.manifest.samples[index]
         try:
-            return self.decode(sample, self.members(sample, outcome), epoch)
+            if isinstance(outcome, SampleError):
+                raise outcome
+            return self.decode_all(sample, self.members(sample, outcome), epoch)
         except SampleError as error:
-            return error
+            return [error] * self.repeats
         except TarError as error:
-            return SampleError("malformed", f"{sample.key}: {error}")
+            return [SampleError("malformed", f"{sample.key}: {error}")] * self.repeats
 
 
 def _shard_of(samples: Sequence[Located]) -> np.ndarray:

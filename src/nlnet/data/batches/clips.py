@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from nlnet.data.batches.clip_transforms import Crop, center_crop, color_factors,
 from nlnet.data.batches.sampling import ClipGeometry, active_classes, center_start, frame_indices, random_start
 from nlnet.data.media.decode import decode_clip
 from nlnet.data.media.suffixes import VIDEO_MEMBERS
-from nlnet.data.media.video import VideoError
+from nlnet.data.media.video import Box, VideoError
 from nlnet.data.shards.manifest import Manifest, Sample
 from nlnet.data.shards.reader import SampleError, read_sample
 from nlnet.data.shards.source import DEFAULTS, ReadSettings, ShardSource
@@ -34,12 +34,14 @@ class ClipSettings:
 
 
 class Clip(NamedTuple):
-    """Frames (T, side, side, 3) uint8, whether to mirror them, color factors (3,), and the classes they show."""
+    """Frames (T, side, side, 3) uint8, whether to mirror them, color factors (3,), the classes they show, and what
+    `ClipBatches.beside` says of them."""
 
     frames: np.ndarray
     flip: bool
     colors: np.ndarray
     classes: list[int]
+    beside: Any = None
 
 
 def read_video(manifest: Manifest, root: str, sample: Sample, settings: ReadSettings = DEFAULTS) -> bytes:
@@ -65,7 +67,11 @@ def video_member(sample: Sample, members: dict[str, bytes]) -> bytes:
 
 class ClipBatches(ShardBatches[Sample, Clip]):
     """Batches of clips: `clips` (uint8 (T, H, W, 3) each), `flips` (B,), `colors` (B, 3) where colors are jittered,
-    `targets` (B, classes) float or (B,) long, and what every batch of shards holds."""
+    `targets` (B, classes) float or (B,) long, and what every batch of shards holds.
+
+    With `repeats` a training batch has so many clips of each of its videos, each with a start, a crop and colors of its
+    own, from one decoding of the video.
+    """
 
     suffixes = VIDEO_MEMBERS
     manifest: Manifest
@@ -79,19 +85,41 @@ class ClipBatches(ShardBatches[Sample, Clip]):
         seed: int,
         window: int,
         settings: ReadSettings = DEFAULTS,
+        repeats: int = 1,
     ) -> None:
-        super().__init__(manifest, root, rank_slice, seed=seed, window=window, train=view.train, settings=settings)
+        super().__init__(
+            manifest, root, rank_slice, seed=seed, window=window, train=view.train, settings=settings, repeats=repeats
+        )
         self.view = view
 
     def decode(self, sample: Sample, members: dict[str, bytes], epoch: int) -> Clip:
+        return self.decode_all(sample, members, epoch)[0]
+
+    def decode_all(self, sample: Sample, members: dict[str, bytes], epoch: int) -> list[Clip]:
         # From (seed, epoch, sample): what a sample looks like depends on no other sample and on no history.
         rng = np.random.default_rng((self.seed, epoch, zlib.crc32(sample.key.encode(errors="surrogatepass"))))
         video = sample.times.resampled(self.view.geometry.fps)
-        crop, indices = self._choose(sample, video.times.frames, rng)
-        colors = color_factors(self.view.color_jitter if self.view.train else 0.0, rng)
-        frames = decode_frames(sample, video_member(sample, members), video.stored(indices), crop, self.view.decoder)
-        classes = active_classes(sample, indices if self.view.train else None, video.times)
-        return Clip(frames, crop.flip, colors, classes)
+        drawn = [self._draw(sample, video.times.frames, rng) for _ in range(self.repeats)]
+        # All frames that any clip shows, once, as far as any crop of them goes.
+        stored = [video.stored(indices) for _, indices, _ in drawn]
+        wanted = np.unique(np.concatenate(stored))
+        around = surrounding([crop for crop, _, _ in drawn])
+        frames = decode_frames(sample, video_member(sample, members), wanted, around, self.view.decoder)
+        clips = []
+        for (crop, indices, colors), places in zip(drawn, stored, strict=True):
+            top, left = crop.top - around[0], crop.left - around[1]
+            part = frames[:, top : top + crop.side, left : left + crop.side]
+            classes = active_classes(sample, indices if self.view.train else None, video.times)
+            beside = self.beside(sample, places, crop)
+            clips.append(Clip(_chosen(part, wanted, places), crop.flip, colors, classes, beside))
+        return clips
+
+    def beside(self, sample: Sample, frames: np.ndarray, crop: Crop) -> Any:
+        """What else belongs to the stored `frames` (T,) of a clip cut to `crop`; for subclasses, which collate it.
+
+        Raises SampleError.
+        """
+        return None
 
     def collate(self, indices: np.ndarray, items: Sequence[Clip | None]) -> Batch:
         view = self.view
@@ -107,8 +135,8 @@ class ClipBatches(ShardBatches[Sample, Clip]):
             batch["colors"] = torch.tensor(np.stack([item.colors for item in whole]), dtype=torch.float32)
         return batch
 
-    def _choose(self, sample: Sample, frames: int, rng: np.random.Generator) -> tuple[Crop, np.ndarray]:
-        """The crop, and which of the video's `frames` the clip takes."""
+    def _draw(self, sample: Sample, frames: int, rng: np.random.Generator) -> tuple[Crop, np.ndarray, np.ndarray]:
+        """The crop, which of the video's `frames` the clip takes, and the factors of its colors."""
         view, height, width = self.view, sample.height, sample.width
         if view.train:
             start = random_start(view.geometry, frames, rng)
@@ -116,7 +144,22 @@ class ClipBatches(ShardBatches[Sample, Clip]):
         else:
             start = center_start(view.geometry, frames)
             crop = center_crop(height, width, view.size, view.scale[0])
-        return crop, frame_indices(view.geometry, frames, start)
+        colors = color_factors(view.color_jitter if view.train else 0.0, rng)
+        return crop, frame_indices(view.geometry, frames, start), colors
+
+
+def surrounding(crops: Sequence[Crop]) -> Box:
+    """The smallest part of the picture that has all of these squares in it."""
+    top, left = min(crop.top for crop in crops), min(crop.left for crop in crops)
+    below, right = max(crop.top + crop.side for crop in crops), max(crop.left + crop.side for crop in crops)
+    return top, left, below - top, right - left
+
+
+def _chosen(frames: np.ndarray, numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Of `frames`, which have these rising `numbers`, those that are wanted, as pixels of their own."""
+    if len(numbers) == len(wanted) and (numbers == wanted).all():
+        return np.ascontiguousarray(frames)
+    return np.ascontiguousarray(frames[np.searchsorted(numbers, wanted)])
 
 
 def target_tensor(manifest: Manifest, classes: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -129,11 +172,10 @@ def target_tensor(manifest: Manifest, classes: Sequence[Sequence[int]]) -> torch
     return targets
 
 
-def decode_frames(sample: Sample, video: bytes, indices: np.ndarray, crop: Crop | None, decoder: str) -> np.ndarray:
+def decode_frames(sample: Sample, video: bytes, indices: np.ndarray, crop: Box | None, decoder: str) -> np.ndarray:
     """The frames at `indices`, cut to `crop`, whole for None. Raises SampleError."""
-    box = None if crop is None else (crop.top, crop.left, crop.side, crop.side)
     try:
-        return decode_clip(video, indices, crop=box, decoder=decoder)
+        return decode_clip(video, indices, crop=crop, decoder=decoder)
     except VideoError as error:
         raise SampleError(error.cause, f"{sample.key}: {error}") from error
     except IndexError as error:  # the video ends before the frame that the manifest promises

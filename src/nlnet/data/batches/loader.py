@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from nlnet.data.batches.base import Batch, RankSlice, ShardBatches
 from nlnet.data.batches.clips import ClipBatches, ClipSettings, read_video
 from nlnet.data.batches.packing import Packed, check_open_files, unpack
+from nlnet.data.batches.server import name_imports
 from nlnet.data.batches.workers import TIMEOUT_S, WorkerWatch, packed_by_worker, report_to
 
 __all__ = ["Batch", "BatchLoader", "ClipBatches", "ClipSettings", "RankSlice", "read_video"]
@@ -63,12 +65,13 @@ class BatchLoader:
         if num_workers > 0:
             check_open_files(num_workers, batches.settings.parallel)
             # A forked worker would hang in the object-store client, whose threads a fork does not copy.
-            torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["nlnet.data.batches.loader"])
+            name_imports()
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
             workers = {
                 "multiprocessing_context": "forkserver",
                 "prefetch_factor": prefetch,
                 "persistent_workers": True,
-                "worker_init_fn": partial(_start_worker, dict(os.environ), report),
+                "worker_init_fn": partial(_start_worker, dict(os.environ), limits, report),
             }
         self._loader: DataLoader[Batch] = DataLoader(
             batches,
@@ -126,9 +129,11 @@ class BatchLoader:
         self._resumed = True
 
 
-def _start_worker(environment: dict[str, str], errors: Connection, _worker: int) -> None:
+def _start_worker(environment: dict[str, str], limits: tuple[int, int], errors: Connection, _worker: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM reach every process; the main one decides, and may still want a few batches."""
-    os.environ.update(environment)  # the server that workers come from may have been started under another one
+    # The server that workers come from may have been started under other variables and limits.
+    os.environ.update(environment)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
     report_to(errors)

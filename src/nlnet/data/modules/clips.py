@@ -35,6 +35,8 @@ class ClipDataModule(ShardDataModule):
         scale: the range of the random short side; evaluation uses its lower end.
         flip: mirror half of the training clips.
         color_jitter: brightness, contrast and saturation change by factors from 1 - this to 1 + this.
+        clips_per_video: clips of one video in a training batch, from one decoding: each with its own start, crop and
+            colors. An epoch shows each video so many times.
         decoder: "pyav", or "torchcodec" where that is installed.
         batch_size: of one optimizer step: of all ranks and all accumulated parts together.
         shared: the settings of batches and of reading; see `ShardDataModule`.
@@ -56,6 +58,7 @@ class ClipDataModule(ShardDataModule):
         flip: bool = True,
         batch_size: int = 64,
         color_jitter: float = 0.0,
+        clips_per_video: int = 1,
         decoder: str = "pyav",
         **shared: Any,
     ) -> None:
@@ -65,10 +68,11 @@ class ClipDataModule(ShardDataModule):
             raise UserError(f"data.scale={[low, high]}: needs data.size={size} <= low <= high; lower data.size")
         self._view = (ClipGeometry(frames, stride, fps), size, (low, high))
         self._flip, self._color_jitter, self.decoder = flip, color_jitter, check_decoder(decoder)
+        self.clips_per_video = clips_per_video
         self._find(dataset, train_split, val_split, val_shards)
         if self.train.classes != self.val.classes:
             raise UserError(f"{self.shards}: the splits {self.train.split} and {val_split} name different classes")
-        self.check_fills_a_batch(len(self.train.samples), "samples")
+        self.check_fills_a_batch(len(self.train.samples) * clips_per_video, "samples")
         self.kind, self.classes, self.groups = self.train.task, self.train.classes, self.train.groups
         self.subsets = self.val.subsets
         self.remarks = [*self._stored_too_small(), *self._trained_and_validated()]
@@ -78,6 +82,11 @@ class ClipDataModule(ShardDataModule):
     def clip_shape(self) -> tuple[int, int, int, int]:
         """(3, T, size, size), what the network sees of one sample."""
         return 3, self._view[0].frames, self._view[1], self._view[1]
+
+    @property
+    def further_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """What the network is given of one sample besides the clip."""
+        return ()
 
     @property
     def geometry(self) -> ClipGeometry:
@@ -124,8 +133,18 @@ class ClipDataModule(ShardDataModule):
             self.train, self.val = same_classes(self.train, self.val)
 
     def batches(self, rank_slice: RankSlice, *, train: bool) -> ClipBatches:
+        return ClipBatches(*self.batch_arguments(rank_slice, train=train))
+
+    def batch_arguments(self, rank_slice: RankSlice, *, train: bool) -> tuple[Any, ...]:
+        """Those of `ClipBatches`, in order."""
+        each = rank_slice.part // rank_slice.world_size
+        if train and each % self.clips_per_video:
+            raise UserError(
+                f"data.clips_per_video={self.clips_per_video} does not divide the {each} clips that a device works on"
+                " at a time, which are of whole videos; give a number that does, or another data.batch_size"
+            )
         geometry, size, scale = self._view
-        return ClipBatches(
+        return (
             self.train if train else self.val,
             self.train_root if train else self.val_root,
             ClipSettings(geometry, size, scale, self._flip, train, self._color_jitter, self.decoder),
@@ -133,6 +152,7 @@ class ClipDataModule(ShardDataModule):
             self.seed,
             self.window,
             self.settings,
+            self.clips_per_video,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,7 +133,8 @@ def _read_file(path: Path, item: Item, settings: Settings, images: bool) -> RawS
         raise VideoError("undecodable", f"{decoded} of {info.frames} frames can be decoded")
     labels = record.labels
     if record.start is not None:
-        labels = tuple((index, 0.0, info.times.end) for index, _, _ in labels)
+        labels = tuple((index, 0.0, inf) for index, _, _ in labels)
+    labels = tuple((index, start, info.times.end if end == inf else end) for index, start, end in labels)
     return RawSample(item.key, video, info, labels)
 
 

@@ -83,11 +83,7 @@ class Settings:
     @property
     def part_numbers(self) -> tuple[int, int]:
         """(i, n) for the part "i/n" of the shards, from (1, 1) to (n, n)."""
-        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(self.part or "1/1"))
-        number, count = map(int, match.groups()) if match else (0, 0)
-        if not 1 <= number <= count:
-            raise UserError(f"part={self.part}: expected i/n with 1 <= i <= n, such as 3/16")
-        return number, count
+        return part_numbers(self.part)
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -108,3 +104,12 @@ class Settings:
     def _choice(self, name: str) -> str | int | float | None:
         value: str | int | float | None = self.stored_side if name == "short_side" else getattr(self, name)
         return value
+
+
+def part_numbers(part: str | None) -> tuple[int, int]:
+    """(i, n) of "i/n", (1, 1) of None. Raises UserError for anything else."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(part or "1/1"))
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UserError(f"part={part}: expected i/n with 1 <= i <= n, such as 3/16")
+    return number, count

@@ -55,11 +55,17 @@ class VideoFiles:
         """The files of a record. Raises UserError where two that can be read could be it alike."""
         bad: list[Unusable] = []
         for stem in record.stems:
-            good, unusable = _usable(self._by_stem.get(stem, []))
+            good, unusable = _usable(self._named(stem))
             bad += unusable
             if good:
                 return Named(_ordered(good, record), bad, record.start is not None and stem == record.stems[-1])
         return Named((), bad, False)
+
+    def _named(self, stem: str) -> list[Path]:
+        """The files of this name, in any folder; of "folder/name" those in this folder below the root."""
+        folder, slash, name = stem.rpartition("/")
+        found = self._by_stem.get(name, [])
+        return [path for path in found if path.parent == self.root / folder] if slash else found
 
     def nearly(self, record: Record) -> Path | None:
         """A file that has a name of the record's, but not the suffix of a video."""

@@ -9,7 +9,7 @@ from nlnet.errors import UserError, nearest
 
 
 class BuiltIn(NamedTuple):
-    """What its samples are called, its version, about how many seconds it takes to make, and whether it takes the
+    """What its samples are, its version, about how many seconds it takes to make, and whether it takes the
     place of real data."""
 
     samples: str
@@ -20,12 +20,18 @@ class BuiltIn(NamedTuple):
 
 # A new version whenever the samples change: it names the folder.
 BUILT_IN = {
-    "charades": BuiltIn("clips", "v1", 20),
-    "kinetics": BuiltIn("clips", "v1", 20),
-    "coco": BuiltIn("images", "v1", 10),
-    "longrange": BuiltIn("clips", "v1", 20, stands_in=False),
+    "charades": BuiltIn("synthetic clips", "v1", 20),
+    "kinetics": BuiltIn("synthetic clips", "v1", 20),
+    "coco": BuiltIn("synthetic images", "v1", 10),
+    "cityscapes": BuiltIn("synthetic images", "v1", 2),
+    "ade20k": BuiltIn("synthetic images", "v1", 2),
+    "voc": BuiltIn("synthetic images", "v1", 2),
+    "charades_regions": BuiltIn("synthetic clips", "v1", 20),
+    "something": BuiltIn("synthetic clips", "v1", 20),
+    "longrange": BuiltIn("synthetic clips", "v1", 20, stands_in=False),
+    "photographs": BuiltIn("photographs", "v1", 1),
 }
-"""By `data.dataset`: the data set whose place they take, or their own name."""
+"""By `data.stand_in` or `data.dataset`: the data set whose place they take, or their own name."""
 
 
 def built_in(dataset: str) -> BuiltIn:
@@ -46,7 +52,9 @@ def ensure(root: Path, dataset: str = "charades", say: Callable[[str], None] = p
     `dataset` is "charades" (multi-label: the local and the relational classes; splits train and test) or "kinetics"
     (multi-class: the pair of the two relations, so that local evidence is worth nothing; splits train and val), of the
     same clips (`nlnet.data.synthetic.clips`); or "coco" (images: `nlnet.data.synthetic.shapes`; splits train and val);
-    or "longrange" (multi-label, `nlnet.data.synthetic.longrange`; splits train and val).
+    or "cityscapes", "ade20k" or "voc" (images with masks: `nlnet.data.synthetic.signs`; splits train and val);
+    or "longrange" (multi-label, `nlnet.data.synthetic.longrange`; splits train and val); or "photographs", those that
+    scikit-image comes with (`nlnet.data.restoration.photographs`; folders train and val).
     The folder appears under its name only when it is whole, so a killed first run leaves nothing that a second one
     would trust, and of two processes that make it at once the first to finish wins.
 
@@ -75,11 +83,18 @@ def ensure(root: Path, dataset: str = "charades", say: Callable[[str], None] = p
 
 def _build(folder: Path, dataset: str) -> None:
     # Here: a command that makes nothing need not wait for the encoders.
-    from nlnet.data.synthetic import clips, longrange, shapes
+    from nlnet.data.restoration import photographs
+    from nlnet.data.synthetic import clips, longrange, meetings, shapes, signs
 
-    if dataset == shapes.DATASET:
+    if dataset == photographs.DATASET:
+        photographs.build(folder)
+    elif dataset == shapes.DATASET:
         shapes.build(folder)
+    elif dataset in signs.STANDS_IN_FOR:
+        signs.build(folder)
     elif dataset == longrange.DATASET:
         longrange.build(folder)
+    elif dataset in meetings.DATASETS:
+        meetings.build(folder, meetings.DATASETS[dataset])
     else:
         clips.build(folder, dataset)

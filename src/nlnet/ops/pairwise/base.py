@@ -29,7 +29,7 @@ class Pairwise:
     Args:
         name: what `pairwise=` of a block and of a configuration calls it.
         affinity: (query, key) -> the normalized map (B, N, M), in float32 or more; with `scale` too if it has one.
-        apply: (query, key, value, **options) -> y; None multiplies the map with the values.
+        apply: `(query, key, value, **options)` -> y; None multiplies the map with the values.
         embeds: what query and key are: "theta_phi", embeddings (B, N, D) and (B, M, D); "input", the positions
             themselves; "scalars", one number a position, (B, N) and (B, M), as w_f . [theta_i, phi_j] falls apart.
         has_scale: whether it takes a factor `scale` before a softmax.

@@ -35,7 +35,7 @@ def gaussian(x: Tensor, keys: Tensor, g: Tensor, *, algorithm: str = "auto") -> 
 def embedded_gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0, algorithm: str = "auto") -> Tensor:
     """y_i = sum_j softmax_j(scale * theta_i . phi_j) g_j: the paper's equation 3, where scale is 1.
 
-    Time O(N M (D + E)), memory O(N E + M (D + E)). The scale is applied to theta before the product.
+    Time O(N M (D + E)), memory O(N E + M (D + E)). The scale is applied before the product.
 
     >>> import torch
     >>> from nlnet import ops
@@ -51,14 +51,14 @@ def embedded_gaussian(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1
 
 
 def _affinity(query: Tensor, key: Tensor, scale: float = 1.0) -> Tensor:
-    return tiled.softmax(torch.bmm(query * scale, key.transpose(1, 2)))
+    return tiled.softmax(tiled.scores(query, key, scale))
 
 
 def _attention(pairwise: str, query: Tensor, key: Tensor, value: Tensor, scale: float, algorithm: str) -> Tensor:
     triton = algorithm == "auto" and query.is_cuda and _triton_takes(query, key, value)
     sizes = key.shape[1], query.shape[2], value.shape[2]
     algorithm = algorithm_for(pairwise, algorithm, query, *sizes, triton=triton)
-    if torch.onnx.is_in_onnx_export():
+    if algorithm != "materialized" and torch.onnx.is_in_onnx_export():
         algorithm = "materialized"
     if algorithm == "tiled":
         return tiled.attention(query, key, value, scale)

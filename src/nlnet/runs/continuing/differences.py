@@ -39,6 +39,7 @@ _FREE = (
 
 
 LATER: Mapping[str, Any] = {
+    "data.clips_per_video": 1,
     "optim.bias_lr_factor": 1.0,
     "optim.optimizer.fused": None,
     "optim.schedule.warmup_start": 0.0,

@@ -1,0 +1,1 @@
+"""Clips with the regions of their frames."""

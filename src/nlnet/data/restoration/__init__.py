@@ -1,0 +1,1 @@
+"""Images that noise is added to, and that networks learn to restore."""

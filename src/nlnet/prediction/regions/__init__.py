@@ -1,0 +1,1 @@
+"""Regions of videos: proposed and stored, drawn with what links them."""
