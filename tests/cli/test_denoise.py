@@ -20,6 +20,7 @@ from nlnet import from_pretrained
 from nlnet.checkpoints.export import run_exported
 from nlnet.cli.checkpoints.export import main as export
 from nlnet.cli.eval import main as evaluate
+from nlnet.cli.explain import main as explain
 from nlnet.cli.predict import main as predict
 from nlnet.config.resolve import load
 from nlnet.errors import UserError
@@ -91,6 +92,12 @@ def test_an_evaluation_repeats_it_and_compares(
     assert metrics["val/PSNR"] == pytest.approx(figures["val/PSNR"], abs=1e-4)  # in tiles
     assert metrics["val/nonlocal_means_PSNR"] > metrics["val/noisy_PSNR"] + 2
     assert "images.csv             PSNR and SSIM of every image, by method" in out
+
+
+def test_it_has_no_page_of_its_attention(finished: tuple[dict[str, float], Path], folder: Path, command: Any) -> None:
+    code, _, err = command(explain, f"ckpt_path={finished[1]}", f"source={folder}")
+    assert code == 1
+    assert "a network that restores images has no page; explain shows networks of clips, detectors and" in err
 
 
 def test_pictures_are_restored(

@@ -18,6 +18,7 @@ from nlnet.data.batches.views import ViewBatches
 from nlnet.data.shards.find import find_shards
 from nlnet.data.shards.manifest import Manifest, manifest_name
 from nlnet.data.shards.source import DEFAULTS
+from nlnet.errors import UserError
 from nlnet.evaluation.predictions import FILE, load
 from nlnet.models import build_model
 from nlnet.runs.evaluate import evaluate
@@ -39,6 +40,13 @@ def checkpoints(charades_shards, kinetics_shards, tmp_path_factory):
         figures, objects = train(load_config(overrides))
         found[kind] = objects["run_dir"] / "checkpoints" / "last.ckpt", figures
     return found
+
+
+def test_a_further_metric_can_be_typed_for_an_evaluation(checkpoints):
+    words = [f"ckpt_path={checkpoints['multilabel'][0]}", "task.metrics.own.scale=2"]
+    assert load_run_config(words).task.metrics == {"own": {"scale": 2}}
+    with pytest.raises(UserError, match=r"model\.block_options\.own: there is no such key"):
+        load_run_config([words[0], "model.block_options.own=2"])
 
 
 def test_center_is_the_validation_of_training_and_writes_its_scores(checkpoints, tmp_path):

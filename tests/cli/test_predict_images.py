@@ -66,7 +66,7 @@ def test_what_cannot_be_done(tmp_path: Path, command: Callable[..., Any]) -> Non
     ckpt, out = f"ckpt_path={tmp_path / 'x.ckpt'}", f"out={tmp_path / 'found.json'}"
     (tmp_path / "in").mkdir()
     for source, words in (
-        (tmp_path / "in", "no image in it; a detector looks at .jfif, .jpe, .jpeg, .jpg, .mpo, .png files"),
+        (tmp_path / "in", "no image in it; images are .jfif, .jpe, .jpeg, .jpg, .mpo, .png files"),
         (tmp_path / "gone", "there is no such file or folder"),
         (tmp_path / "x.ckpt", "no image could be read"),
     ):

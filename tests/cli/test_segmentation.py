@@ -15,6 +15,7 @@ from helpers.signalling import killer
 from nlnet import from_pretrained
 from nlnet.checkpoints.export import run_exported
 from nlnet.cli.checkpoints.export import main as export
+from nlnet.cli.explain import main as explain
 from nlnet.cli.predict import main as predict
 from nlnet.config.compose import compose
 from nlnet.config.resolve import load, resolve
@@ -175,6 +176,25 @@ def test_predictions_are_those_of_the_network_with_pictures(finished, signs, tmp
     assert picture.shape[1:] == (128, 3)
     assert picture.shape[0] > 64  # the legend below
     assert f"a.png: {next(iter(first['classes']))}" in printed
+
+
+def test_the_attention_of_the_heads_block_is_explained(finished, tmp_path, command):
+    _, run_dir = finished
+    pixels, _ = render("val", 0)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    code, _, err = command(explain, f"ckpt_path={run_dir}", f"source={tmp_path / 'a.png'}", f"out={tmp_path / 'out'}")
+    assert code == 0, err
+    content = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert (content["title"], content["frames"]) == ("a.png", 1)
+    (found,) = content["blocks"]
+    net, seen = from_pretrained(run_dir), []
+    block = net.get_submodule(found["name"])
+    block.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    with torch.no_grad():
+        net(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)
+        rows = block.attention(seen[0], range(seen[0][0, 0].numel())).double()
+    entropy = -(rows * rows.log()).sum(-1).mean() / np.log(rows.shape[-1])
+    assert found["entropy"] == pytest.approx(float(entropy), rel=1e-4)
 
 
 @pytest.mark.full

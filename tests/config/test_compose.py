@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nlnet.config.compose import compose, groups, keys, options
+from nlnet.config.resolve import load
 from nlnet.errors import UserError
 
 FROZEN = Path(__file__).with_name("config_keys.txt")
@@ -42,3 +43,14 @@ def test_every_group_has_the_words_people_type():
     )
     assert {"default", "fdr", "limit", "overfit", "profiler"} == set(options("debug"))
     assert {"cpu", "gpu", "mps", "ddp", "ddp_sim", "multinode"} <= set(options("trainer"))
+
+
+@pytest.mark.parametrize("typed", ["model.block_options={recurrence: 3}", "model.block_options.recurrence=3"])
+def test_keys_of_a_dictionary_of_the_users_own_are_typed_plainly(typed):
+    cfg = load(["experiment=cityscapes_ccnet", typed, "data.shards=/images"])
+    assert cfg.model.block_options == {"recurrence": 3}
+
+
+def test_such_keys_are_unknown_where_the_configuration_has_no_such_dictionary():
+    with pytest.raises(UserError, match=r"model\.block_options: there is no such key in this configuration; nearest: "):
+        load(["experiment=coco_mask_nl", "size=demo", "model.block_options.recurrence=3"])

@@ -1,10 +1,11 @@
 """What happens without shards: the demo by hand, an error wherever its result could be mistaken for a real one."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from nlnet.config.compose import compose
 from nlnet.config.demo import runs_demo
-from nlnet.config.resolve import resolve
+from nlnet.config.resolve import load, resolve, with_demo_size
 from nlnet.errors import UserError
 
 NL = ["experiment=charades_nl"]
@@ -54,3 +55,27 @@ def test_where_a_demo_would_mislead_missing_shards_are_an_error(env, more, reaso
     assert "size=demo" in str(raised.value)
     overrides.append("size=demo")
     assert runs_demo(compose(overrides), overrides, env)
+
+
+@pytest.mark.parametrize(
+    ("words", "size", "key", "value"),
+    [
+        (["experiment=cityscapes_nl", "size=demo", "model.channels=16"], "demo_segmentation", "model.channels", 16),
+        (["experiment=charades_nl_strg", "size=demo", "model.graph=none"], "demo_regions", "model.graph", "none"),
+        (["experiment=denoise_nlrn", "size=demo", "model.steps=2"], "demo_denoise", "model.steps", 2),
+        (["experiment=coco_mask_nl", "size=demo", "model.backbone=demo"], "demo_coco", "model.backbone", "demo"),
+        (["experiment=charades_nl", "size=demo", "model.nonlocal_blocks=0"], "demo", "model.nonlocal_blocks", 0),
+    ],
+)
+def test_keys_of_an_experiments_own_network_can_be_set_at_its_demo_size(words, size, key, value):
+    sized = with_demo_size(words)
+    assert sized == [words[0], f"size={size}", words[2]]
+    cfg = load(words)
+    assert (cfg.demo, cfg.size_name, OmegaConf.select(cfg, key)) == (True, "demo", value)
+
+
+def test_the_demo_size_is_found_for_all_points_of_a_sweep_over_values():
+    words = ["experiment=cityscapes_ann", "size=demo", "model.channels=16,32"]
+    assert with_demo_size(words)[1] == "size=demo_segmentation"
+    several = ["experiment=cityscapes_ccnet,cityscapes_nl", "size=demo", "seed=1", "model.channels=16"]
+    assert with_demo_size(several) == several  # each point has its own

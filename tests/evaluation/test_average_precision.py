@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nlnet.data.batches.sampling import active_classes
 from nlnet.data.shards.manifest import Sample
+from nlnet.errors import UserError
 from nlnet.evaluation.average_precision import (
     all_videos_map,
     average_precision,
@@ -194,3 +195,8 @@ def test_top_k_counts_a_tie_as_wrong():
     figures = metric.compute()
     assert figures["top1"].item() == pytest.approx(1 / 3)
     assert figures["top5"].item() == pytest.approx(2 / 3)
+
+
+def test_a_further_metric_that_is_no_function_is_refused_before_anything_is_computed():
+    with pytest.raises(UserError, match=r"task\.metrics\.f1=1: expected a function of scores and targets"):
+        VideoMetrics("multilabel", further={"f1": 1})

@@ -10,9 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from torch import nn
 
 from nlnet import build_model
-from nlnet.models import ResNet3d
+from nlnet.models.graphs.build import build_region_graph
+from nlnet.models.graphs.network import RegionGraphNet
 from nlnet.optim.parameter_groups import parameter_groups
 
 RECIPES = yaml.safe_load((Path(__file__).parents[1] / "config" / "golden" / "recipes.yaml").read_text())
@@ -30,12 +32,15 @@ def networks() -> dict[str, tuple[dict[str, Any], int, int]]:
     return seen
 
 
-def take_a_step(options: dict[str, Any], frames: int, side: int, device: str) -> ResNet3d:
+def take_a_step(options: dict[str, Any], frames: int, side: int, device: str) -> nn.Module:
     torch.manual_seed(0)
+    build = build_region_graph if "graph" in options else build_model
     with torch.device(device):
-        model = build_model(**options, num_classes=5).train()
+        model: nn.Module = build(**options, num_classes=5).train()
         optimizer = torch.optim.SGD(parameter_groups(model, "norms"), lr=0.01, momentum=0.9, nesterov=True)
-        logits = model(torch.randn(1, 3, frames, side, side))
+        clip = torch.randn(1, 3, frames, side, side)
+        boxes = model.further_inputs(clip) if isinstance(model, RegionGraphNet) else {}
+        logits = model(clip, *boxes.values())
         assert logits.shape == (1, 5)
         F.cross_entropy(logits, torch.zeros(1, dtype=torch.long)).backward()
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,13 +1,14 @@
 """`explain`: the attention of a checkpoint's network in one clip or image, as a page, pictures and numbers."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from nlnet import limits
 from nlnet.attention.capture import find_blocks
@@ -21,7 +22,8 @@ from nlnet.data.batches.images import frame
 from nlnet.data.media.images import ImageError, upright_image
 from nlnet.errors import UserError
 from nlnet.prediction.images import Detector, find_images
-from nlnet.prediction.predict import best_device
+from nlnet.prediction.predict import best_device, task_of
+from nlnet.prediction.segmentation import MaskPredictor
 from nlnet.prediction.videos import recognizer
 from nlnet.reading import read_bytes
 from nlnet.saving import write_bytes
@@ -41,8 +43,10 @@ def explain_source(cfg: DictConfig) -> Explanation:
     device = torch.device(cfg.device or best_device())
     blocks = [cfg.blocks] if isinstance(cfg.blocks, str) else list(cfg.blocks) if cfg.blocks else None
     most = round(cfg.most_mb * (1 << 20))
-    if _is_detector(content):
-        found = _of_image(cfg, content, file, device, blocks, most)
+    if (task := task_of(content)) in _IMAGES:
+        found = _of_image(cfg, _IMAGES[task](content, file, device), blocks, most)
+    elif task in _WITHOUT:
+        raise UserError(f"ckpt_path={file}: {_WITHOUT[task]} has no page; explain shows {_SHOWN}")
     else:
         network, names = recognizer(cfg, file, content, device, as_trained=True)
         find_blocks(network.net, blocks)  # before anything is decoded
@@ -119,29 +123,50 @@ def _lines(found: Explanation) -> list[str]:
     return lines
 
 
-def _is_detector(content: Mapping[str, Any]) -> bool:
-    settings = content.get("hyper_parameters")
-    task = settings.get("task") if isinstance(settings, Mapping) else None
-    return isinstance(task, Mapping) and task.get("_target_") == "nlnet.tasks.detection.DetectionTask"
+class _Seen(NamedTuple):
+    """A network of images, and what it is given for one: `pixels` (3, H, W) uint8 for the page, then `inputs`."""
+
+    net: nn.Module
+    pixels: Callable[[Image.Image], Tensor]
+    inputs: Callable[[Tensor], Tensor]
 
 
-def _of_image(
-    cfg: DictConfig, content: Mapping[str, Any], file: Path, device: torch.device, blocks: list[str] | None, most: int
-) -> Explanation:
-    """A detector's backbone on an image, as the detector sees it."""
+def _detector(content: Mapping[str, Any], file: Path, device: torch.device) -> _Seen:
+    """A detector's backbone, and the image as the detector sees it."""
     detector = Detector(content, str(file), device)
     net: Any = detector.net
-    find_blocks(net.backbone, blocks)
+
+    def pixels(image: Image.Image) -> Tensor:
+        return frame(image.width, image.height, detector.short_side, detector.max_size, flip=False).image(image)
+
+    return _Seen(net.backbone, pixels, lambda seen: net.transform.normalize(seen.to(device).float() / 255)[None])
+
+
+def _segmenter(content: Mapping[str, Any], file: Path, device: torch.device) -> _Seen:
+    predictor = MaskPredictor(content, file, device)
+    return _Seen(predictor.net, predictor.pixels, predictor.inputs)
+
+
+_IMAGES = {
+    "nlnet.tasks.detection.DetectionTask": _detector,
+    "nlnet.tasks.segmentation.task.SegmentationTask": _segmenter,
+}
+_WITHOUT = {
+    "nlnet.tasks.regions.RegionTask": "a network of regions",
+    "nlnet.tasks.restoration.RestorationTask": "a network that restores images",
+}
+_SHOWN = "networks of clips, detectors and networks for segmentation"
+
+
+def _of_image(cfg: DictConfig, seen: _Seen, blocks: list[str] | None, most: int) -> Explanation:
+    """The image `cfg.source`, or the first of that folder."""
+    find_blocks(seen.net, blocks)
     image_file = find_images(Path(str(cfg.source)).expanduser())[0]
     try:
-        image = upright_image(read_bytes(image_file.path, limits.SAMPLE))
+        pixels = seen.pixels(upright_image(read_bytes(image_file.path, limits.SAMPLE)))
     except (ImageError, limits.TooLarge, OSError) as error:
         raise UserError(f"source={cfg.source}: {image_file.name}: {error}") from error
-    placed = frame(image.width, image.height, detector.short_side, detector.max_size, flip=False)
-    pixels = placed.image(image)
-    normalized = net.transform.normalize(pixels.to(device).float() / 255)
-    found = explain(
-        net.backbone, normalized[None], blocks=blocks, title=image_file.name, most_bytes=most, deletion=False
-    )
+    title = image_file.name
+    found = explain(seen.net, seen.inputs(pixels), blocks=blocks, title=title, most_bytes=most, deletion=False)
     shown = pixels.permute(1, 2, 0)[None].numpy()
     return Explanation(found.title, shown, found.seconds, (), found.blocks, None)

@@ -14,8 +14,8 @@ USAGE = """usage: python src/explain.py ckpt_path=CKPT source=SOURCE [KEY=VALUE 
 
 Writes explain.html, a page on which every position of the clip shows what it attends to, explain.png, explain.mp4 and
 explain.json, into the folder out=. SOURCE is a video, a folder of videos or frames, or prepared shards with key=SAMPLE;
-with a detector's CKPT an image. CKPT is a run's folder or checkpoint, or a file of nlnet-convert, which needs frames=,
-stride= and crop= besides."""
+with the CKPT of a detector or of a network for segmentation an image. CKPT is a run's folder or checkpoint, or a file
+of nlnet-convert, which needs frames=, stride= and crop= besides."""
 
 
 def main() -> None:

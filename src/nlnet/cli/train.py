@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nlnet.cli.errors import message_of, run, say_error, show_version
 from nlnet.config.paths import config_dir
-from nlnet.config.resolve import resolve
+from nlnet.config.resolve import resolve, with_demo_size
 from nlnet.config.words import read_words, split_words
 from nlnet.errors import UserError
 from nlnet.text import line, masked, say
@@ -117,7 +117,7 @@ def _main() -> None:
         from nlnet.runs.continuing.agent import resumed_words
 
         words = resumed_words(words)
-    sys.argv[1:] = [*flags, *read_words(words)]
+    sys.argv[1:] = [*flags, *with_demo_size(read_words(words))]
     _points.clear()
     _job()
     _table()

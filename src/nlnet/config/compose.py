@@ -61,10 +61,14 @@ def explain(error: Exception, config_name: str = "train") -> Exception:
     if match := _EXISTS.search(text):
         return UserError(f"+{match[1]}: {match[1]} exists, and + is for new keys: leave the + out")
     if match := _KEY.search(text):
-        key = match[1].lstrip("+~")
-        others = {*keys(config_name), *groups()} - {key}
-        return UserError(f"{key}: there is no such key in this configuration; {nearest(key, others)}")
+        return no_key(match[1].lstrip("+~"), config_name)
     return UserError(" ".join(text.split()))
+
+
+def no_key(key: str, config_name: str = "train") -> UserError:
+    """The error for a key that the configuration does not have, with the nearest ones."""
+    others = {*keys(config_name), *groups()} - {key}
+    return UserError(f"{key}: there is no such key in this configuration; {nearest(key, others)}")
 
 
 def _no_option(group: str, option: str) -> UserError:

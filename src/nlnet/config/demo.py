@@ -25,7 +25,7 @@ def stand_in(cfg: DictConfig) -> str:
 
 def asks_for_demo(cfg: DictConfig, overrides: Sequence[str]) -> bool:
     """Whether the command line says `size=demo`, or what that is for the experiment."""
-    return not {"size=demo", f"size={cfg.demo_size}"}.isdisjoint(overrides)
+    return not {"size=demo", "size=demo_data", f"size={cfg.demo_size}"}.isdisjoint(overrides)
 
 
 def runs_demo(cfg: DictConfig, overrides: Sequence[str], env: Mapping[str, str] | None = None) -> bool:

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override, open_dict
 
 from nlnet.config.check import check
-from nlnet.config.compose import compose
+from nlnet.config.compose import compose, no_key, options
 from nlnet.config.demo import runs_demo, stand_in
-from nlnet.config.words import read_words
+from nlnet.config.words import is_open, read_words
 from nlnet.data.synthetic.make import folder_of
-from nlnet.errors import UserError
+from nlnet.errors import UserError, nearest
 from nlnet.trust.schema import NETWORKS
 
 _FINEST = {"mask_rcnn": "mask", "keypoint_rcnn": "keypoint"}
@@ -21,8 +22,25 @@ _FILLED_IN = ("demo", "experiment_name", "typed")
 
 def load(overrides: Sequence[str] = ()) -> DictConfig:
     """What `python src/train.py OVERRIDES` would run with, for notebooks and tests."""
-    words = read_words(overrides)
+    words = with_demo_size(read_words(overrides))
     return resolve(compose(words), words)
+
+
+def with_demo_size(words: Sequence[str], config_name: str = "train") -> list[str]:
+    """The words with `size=demo` as what that is for their experiment, where they set single keys of its network.
+
+    Such a key may be unknown at the size of clips, which `size=demo` names. In a sweep, where the groups are the same
+    in all points.
+    """
+    dotted = [word for word in words if "." in word.partition("=")[0] and not word.startswith("hydra.")]
+    if "size=demo" not in words or not dotted or any(map(_is_swept, set(words) - set(dotted))):
+        return list(words)
+    size = _demo_size(_full(None, words, config_name))
+    return [f"size={size}" if word == "size=demo" else word for word in words]
+
+
+def _is_swept(word: str) -> bool:
+    return bool(OverridesParser.create().parse_override(word).is_sweep_override())
 
 
 def resolve(cfg: DictConfig, overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -32,6 +50,10 @@ def resolve(cfg: DictConfig, overrides: Sequence[str], config_name: str = "train
     makes a copy (`changed`). Raises UserError where shards are missing, and for values that cannot be (`check`).
     """
     values = _names(cfg, overrides)
+    for key in filter(is_open, values["typed"]):
+        name = ".".join(key.split(".")[:2])
+        if OmegaConf.select(_full(cfg, overrides, config_name), name) is None:
+            raise no_key(name, config_name)
     check(changed(cfg, values | _monitor(cfg)))
     demo = runs_demo(cfg, overrides)
     if demo or "size=demo" in overrides:
@@ -100,16 +122,22 @@ def without(node: DictConfig, key: str) -> DictConfig:
 
 def _demo_sized(cfg: DictConfig, overrides: Sequence[str], config_name: str) -> DictConfig:
     """After the experiment and before the debug group and the command line, which is where `size` stands."""
-    others = _without_size(overrides)
-    full = _full(cfg, overrides, config_name)
-    size = cfg.demo_size if full.model.get("_target_") in NETWORKS else "demo_data"
-    return cfg if f"size={size}" in overrides else compose([*others, f"size={size}"], config_name)
+    size = _demo_size(_full(cfg, overrides, config_name))
+    return cfg if f"size={size}" in overrides else compose([*_without_size(overrides), f"size={size}"], config_name)
 
 
-def _full(cfg: DictConfig, overrides: Sequence[str], config_name: str) -> DictConfig:
+def _demo_size(full: DictConfig) -> str:
+    """What `size=demo` stands for in a run that is composed without it. Raises UserError for what is no size."""
+    if full.demo_size not in (known := options("size")):
+        raise UserError(f"demo_size={full.demo_size}: there is no such size; {nearest(str(full.demo_size), known)}")
+    return str(full.demo_size) if full.model.get("_target_") in NETWORKS else "demo_data"
+
+
+def _full(cfg: DictConfig | None, overrides: Sequence[str], config_name: str) -> DictConfig:
     """What is composed at the experiment's own size, without single values, whose keys that size may not have."""
-    others = [word for word in _without_size(overrides) if "." not in word.partition("=")[0]]
-    return cfg if others == list(overrides) else compose(others, config_name)
+    keys = [(word.partition("=")[0], word) for word in _without_size(overrides)]
+    others = [word for key, word in keys if "." not in key or key == "hydra.searchpath"]
+    return cfg if cfg is not None and others == list(overrides) else compose(others, config_name)
 
 
 def _without_size(overrides: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from nlnet.config.compose import compose, groups, keys
 from nlnet.config.protocol import is_protocol, protocol_config
 from nlnet.config.resolve import changed, load
 from nlnet.config.saved import saved_settings
-from nlnet.config.words import read_words
+from nlnet.config.words import is_open, read_words
 from nlnet.errors import UserError, nearest
 from nlnet.text import is_masked
 from nlnet.trust.settings import plain_arguments
@@ -53,7 +53,7 @@ def load_run_config(overrides: Sequence[str]) -> DictConfig:
 
 def _with_overrides(saved: Path, overrides: Mapping[str, Override]) -> DictConfig:
     """A run's configuration with `overrides` on top."""
-    values = {key.lstrip("+"): override.value() for key, override in overrides.items()}
+    values = {key: override.value() for key, override in overrides.items()}
     allow: Any = values.get("extras.allow_targets") or []
     trust = values.get("extras.trust") is True
     cfg = OmegaConf.create(saved_settings(saved, trust=trust, allow=list(map(str, allow)), typed=values))
@@ -71,11 +71,10 @@ _ABSENT = object()
 
 
 def _set(cfg: DictConfig, key: str, value: Any) -> None:
-    new = key.startswith("+")
-    name = key.lstrip("+")
-    if not new and OmegaConf.select(cfg, name, default=_ABSENT) is _ABSENT:
-        raise UserError(f"{name}: there is no such key; {nearest(name, [*keys(), *keys('eval')])}")
-    OmegaConf.update(cfg, name, value, force_add=new)
+    own = is_open(key) and OmegaConf.select(cfg, ".".join(key.split(".")[:2])) is not None
+    if not own and OmegaConf.select(cfg, key, default=_ABSENT) is _ABSENT:
+        raise UserError(f"{key}: there is no such key; {nearest(key, [*keys(), *keys('eval')])}")
+    OmegaConf.update(cfg, key, value, force_add=own)
 
 
 def _replace_group(cfg: DictConfig, group: str, override: str) -> None:

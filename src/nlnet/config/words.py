@@ -22,6 +22,10 @@ FLAGS = (
 )  # fmt: skip
 """Hydra's own."""
 
+OPEN = ("model.block_options", "task.metrics")
+"""Dictionaries whose keys are the user's. Hydra takes a new key only with a sign before it, and then anywhere: whether
+the configuration has the dictionary is looked at when it is resolved."""
+
 _TOP_GROUPS = ("data", "model", "task", "optim", "trainer", "paths", "extras", "size", "length", "callbacks", "logger")
 _VALUED = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
            "--experimental-rerun")  # fmt: skip
@@ -37,7 +41,7 @@ def read_words(words: Sequence[str]) -> list[str]:
     What other programs write is turned: `None` and Python's tuples and dictionaries, `callbacks=null`. Raises UserError
     for a word that cannot be read, with how to type it.
     """
-    read = (_turned(part) for word in current_overrides(words) for part in _parts(word))
+    read = (_opened(_turned(part)) for word in current_overrides(words) for part in _parts(word))
     kept = [word for word in read if word.partition("=") not in [(group, "=", "null") for group in _OPTIONAL]]
     for word in kept:
         _check(word)
@@ -128,6 +132,15 @@ def _turned(word: str) -> str:
     if turned != word:
         say(f"note: {word} is read as {turned}", error=True)
     return turned
+
+
+def _opened(word: str) -> str:
+    return f"++{word}" if is_open(word.partition("=")[0]) else word
+
+
+def is_open(key: str) -> bool:
+    """Whether a key is one of `OPEN`, or in it."""
+    return any(key == name or key.startswith(f"{name}.") for name in OPEN)
 
 
 def as_hydra(value: Any) -> str:

@@ -1,12 +1,14 @@
 """What a validation logs, computed over all videos at once and independent of batches and ranks."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from nlnet.errors import UserError
 from nlnet.evaluation.metrics import KINDS, Metrics, compute_metrics
 from nlnet.text import shown
 
@@ -24,6 +26,8 @@ class VideoMetrics(Metric):
         groups: named sets of class indices that are reported apart.
         further: further metrics by name.
         subsets: named sets of indices of videos that are reported apart.
+
+    Raises UserError for a further metric that is no function.
     """
 
     full_state_update = False
@@ -41,6 +45,10 @@ class VideoMetrics(Metric):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r}; known: {', '.join(KINDS)}")
+        for name, metric in dict[str, Any](further or {}).items():
+            if not callable(metric):
+                expected = "a function of scores and targets, as {_target_: package.function, _partial_: true}"
+                raise UserError(f"task.metrics.{name}={metric!r}: expected {expected}")
         self.kind, self.groups, self.further = kind, dict(groups or {}), dict(further or {})
         self.subsets = dict(subsets or {})
         self.absent_classes: list[int] = []  # of the last computation: without a positive, so not in the mAP

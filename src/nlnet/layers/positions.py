@@ -73,7 +73,8 @@ def max_pool(x: Tensor) -> Tensor:
     # Frame by frame: faster than the 3-D pool, and its CUDA backward has a deterministic form, which that one's lacks.
     if x.is_contiguous():
         return F.max_pool2d(x.flatten(1, 2), window).unflatten(1, x.shape[1:3])
-    frames = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), window)
+    # With the channels last on the way: the strides of one frame would not say that they are.
+    frames = F.max_pool2d(x.movedim(1, -1).flatten(0, 1).movedim(-1, 1), window)
     return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 

@@ -120,7 +120,7 @@ def find_images(source: Path, formats: Sequence[str] = READ_ALWAYS) -> list[Imag
         what = "no image in it" if source.is_dir() else "there is no such file or folder"
         others = sorted({path.suffix.lower() for path in files} & image_suffixes(IMAGE_FORMATS))
         more = f"; for {', '.join(others)} set image_formats=[...]" if others else ""
-        raise UserError(f"source={source}: {what}; a detector looks at {', '.join(sorted(suffixes))} files{more}")
+        raise UserError(f"source={source}: {what}; images are {', '.join(sorted(suffixes))} files{more}")
     return [ImageFile(str(path.relative_to(source)), path) for path in found]
 
 

@@ -45,13 +45,18 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _predictor(content: Mapping[str, Any], allow: list[str], file: Path) -> str:
-    """The name of the function for this checkpoint; a converted file is of videos."""
+def task_of(content: Mapping[str, Any]) -> str | None:
+    """The name of the task that left this checkpoint; None for a converted file."""
     settings = content.get("hyper_parameters")
     task = settings.get("task") if isinstance(settings, Mapping) else None
-    if not isinstance(task, Mapping):
+    return str(task.get("_target_")) if isinstance(task, Mapping) else None
+
+
+def _predictor(content: Mapping[str, Any], allow: list[str], file: Path) -> str:
+    """The name of the function for this checkpoint; a converted file is of videos."""
+    target = task_of(content)
+    if target is None:
         return _VIDEOS
-    target = str(task.get("_target_"))
     if target in _OURS:
         return _OURS[target]
     if not is_within(target, allow):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from nlnet import limits
 from nlnet.checkpoints.pretrained import saved
@@ -40,13 +41,19 @@ class MaskPredictor:
         self.views = Views(window, stride, tuple(task["scales"]), bool(task["flip"]))
         self.net, self.device = saved(content, file).build().to(device), device
 
+    def pixels(self, image: Image.Image) -> Tensor:
+        """The image as it is looked at: (3, H, W) uint8."""
+        size = resized_size(image.width, image.height, self.scale)
+        return torch.from_numpy(np.array(image.resize(size, Image.Resampling.BILINEAR))).permute(2, 0, 1)
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """What the network is given for them: (1, 3, H, W)."""
+        return pixels[None].to(self.device).float() / 255
+
     @torch.inference_mode()
     def look(self, image: Image.Image) -> np.ndarray | None:
         """The labels (H, W) uint8 at the pixels of the image; None where what the network says is not finite."""
-        size = resized_size(image.width, image.height, self.scale)
-        pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))
-        tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device).float() / 255
-        found = scores(self.net, tensor, self.views)
+        found = scores(self.net, self.inputs(self.pixels(image)), self.views)
         if not found.isfinite().all():
             return None
         return labels(found, (image.height, image.width))[0].cpu().numpy()

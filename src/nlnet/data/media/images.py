@@ -85,7 +85,7 @@ def open_image(data: bytes, formats: Sequence[str] = READ_ALWAYS) -> Image.Image
         try:
             image = Image.open(io.BytesIO(data), formats=[IMAGE_FORMATS[name].pillow for name in formats])
         except Image.UnidentifiedImageError as error:
-            raise ImageError("undecodable", f"none of {', '.join(formats)} ({error})") from error
+            raise ImageError("undecodable", f"none of {', '.join(formats)}") from error
         pixels, most = image.width * image.height, limits.PIXELS.most
         if pixels > (most * limits.SCALED if _is_jpeg(image) else most):
             raise ImageError("too large", f"{image.width} x {image.height}; {limits.PIXELS.excess(amount=pixels)}")

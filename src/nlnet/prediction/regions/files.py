@@ -33,6 +33,7 @@ from nlnet.reading import parse_json
 from nlnet.text import say
 
 _PARTS = ".parts"
+_DECODED = 32  # frames at once, of a video that may be long
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,11 @@ def _make_shard(
 
 def _of_video(asked: RegionSettings, manifest: Manifest, sample: Sample, network: ProposalNetwork) -> VideoRegions:
     every = max(1, round(sample.fps / asked.rate))
-    numbers = np.arange(0, sample.frames, every)
-    frames = decode_frames(sample, read_video(manifest, asked.shards, sample), numbers, None, "pyav")
-    return network.regions(numbers, frames)
+    data, parts = read_video(manifest, asked.shards, sample), []
+    for first in range(0, sample.frames, every * _DECODED):
+        numbers = np.arange(first, min(first + every * _DECODED, sample.frames), every)
+        parts.append(network.regions(numbers, decode_frames(sample, data, numbers, None, "pyav")))
+    return VideoRegions.joined(parts)
 
 
 def _record(output: Folder | Bucket, manifest: Manifest, shard: int) -> Any:

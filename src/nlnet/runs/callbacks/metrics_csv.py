@@ -28,6 +28,7 @@ class MetricsCsv(Callback):
         self._logged_step = 0
         self._validated_step = -1
         self._rate = float("nan")
+        self._epoch: int | None = None  # of the last batch that was trained
         self._resumed: tuple[int, bool] | None = None  # a checkpoint's step, and whether that was validated
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
@@ -58,6 +59,7 @@ class MetricsCsv(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._drop_unseen()
+        self._epoch = trainer.current_epoch
         step = trainer.global_step
         if step == self._logged_step:
             return
@@ -80,7 +82,10 @@ class MetricsCsv(Callback):
         if not trainer.is_global_zero:
             return
         # Of the last step: `trainer.current_epoch` is the next one where a training has ended, or ends within an epoch.
-        epoch = max(trainer.fit_loop.epoch_progress.current.ready - 1, 0)
+        # A validation that a resumed run makes up for comes before its first batch.
+        epoch = self._epoch
+        if epoch is None:
+            epoch = max(trainer.fit_loop.epoch_progress.current.ready - 1, 0)
         row = {"step": trainer.global_step, "epoch": epoch} | metrics
         if not self._columns and self.path.is_file():
             self._columns = _header(self.path)

@@ -1,5 +1,6 @@
 """The regions of one video: boxes of some of its frames, and the bytes that they are stored as."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,12 @@ class VideoRegions:
         boxes = [np.asarray(frames[k], np.float64).reshape(-1, 4) for k in rising]
         counts = np.array([len(some) for some in boxes], np.int64)
         return VideoRegions(np.array(rising, np.int64), counts, np.concatenate([np.zeros((0, 4)), *boxes]))
+
+    @staticmethod
+    def joined(parts: Sequence["VideoRegions"]) -> "VideoRegions":
+        """Those of one video, of frames that follow one another."""
+        each = [(part.frames, part.counts, part.boxes) for part in parts]
+        return VideoRegions(*(np.concatenate(some) for some in zip(*each, strict=True)))
 
     def near(self, wanted: np.ndarray) -> list[np.ndarray]:
         """The boxes (n, 4) of the frame that is nearest to each of `wanted`, of two the earlier one."""
